@@ -1,0 +1,1 @@
+"""The lab: hosts in podman containers that boot systemd and answer SSH."""
