@@ -199,6 +199,7 @@ def container_options(project: Project, host: Host) -> list[str]:
         f"--network={project.network}",
         f"--network-alias={host.name}",
         f"--ip={host.address}",
+        f"--mac-address={net.mac_address(host.address)}",
         f"--label={PROJECT}={project.name}",
         f"--label={WORK}={project.work}",
         f"--label={HOST}={host.name}",

@@ -38,7 +38,7 @@ class Image:
 
     @classmethod
     def parse(cls, text: str, *, baked: bool = False) -> Image:
-        """`debian13`, `debian13-bare` or `debian13-baked`; `baked` decides where the name does not."""
+        """`debian13`, or `debian13-bare` and `-baked`; `baked` decides where the name does not."""
         system, _, kind = text.partition("-")
         if system not in SUITES or kind not in ("", "bare", "baked"):
             known = ", ".join(f"{name}[-bare|-baked]" for name in SUITES)
@@ -81,7 +81,7 @@ def mmdebstrap_command(image: Image) -> list[str]:
         # Stays in the hosts, too: nothing in them has to survive a power cut.
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=path-exclude=/usr/share/man/*",
-        f"--essential-hook={LAB / 'image' / 'prepare'}",
+        *([f"--essential-hook={LAB / 'image' / 'prepare'}"] if image.baked else []),
         f"--customize-hook={LAB / 'image' / 'finish'}",
         f"--include={','.join(packages(image))}",
     ]

@@ -42,3 +42,12 @@ def next_address(subnet: IPv4Network, used: Iterable[IPv4Address]) -> IPv4Addres
         if (address := subnet.network_address + number) not in taken:
             return address
     raise NoRoomError(f"no free address is left in {subnet}")
+
+
+def mac_address(address: IPv4Address) -> str:
+    """A hardware address that stays with the address.
+
+    A random one would change at every start, and whoever talked to the host before would go on
+    sending to the old one for half a minute.
+    """
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x4C, *address.packed))
