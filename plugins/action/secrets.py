@@ -18,6 +18,9 @@ from ansible_collections.berth.platform.plugins.module_utils.secrets import (
     needs_store,
     settle,
 )
+from ansible_collections.berth.platform.plugins.plugin_utils.catalog_variables import (
+    given_secrets,
+)
 from ansible_collections.berth.platform.plugins.plugin_utils.vault_file import VaultFile
 
 SPEC_OPTIONS: dict[str, dict[str, Any]] = {
@@ -66,7 +69,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         path = Path(self._loader.path_dwim(str(args["file"])))
         file = VaultFile(path, self._vault_secrets())
         try:
-            specs = [_spec(item) for item in args["specs"]]
+            given = given_secrets(self._templar, task_vars or {})
+            specs = [
+                _spec({**item, "value": item["value"] or given.get(item["name"])})
+                for item in args["specs"]
+            ]
             rotate = [str(name) for name in args["rotate"]]
             if args["state"] == "absent":
                 if rotate:
