@@ -16,7 +16,7 @@ attributes:
   check_mode:
     description: Can run in C(check_mode) and predict the changes without making them.
   diff_mode:
-    description: Returns details on what has changed, or would change in C(check_mode), in diff mode.
+    description: Returns what has changed, or would change in C(check_mode), in diff mode.
   idempotent:
     description: A second run with the same options, and nothing else changed, reports no change.
 """
