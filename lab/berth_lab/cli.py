@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import hosts, images, net
+from . import artifacts, hosts, images, net
 from .machine import LabError, say
 
 DESCRIPTION = "Hosts that boot systemd and answer SSH, for demos and tests."
@@ -61,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("action", choices=FAULTS)
     sub = command("depot", "serve a directory to the hosts and print its URL", "PROJECT")
     sub.add_argument("directory", type=Path, metavar="DIR")
+    sub = command("artifact", "build a program that Debian lacks, and print its path")
+    sub.add_argument("name", choices=sorted(artifacts.ARTIFACTS))
     return top
 
 
@@ -118,6 +121,8 @@ def dispatch(args: argparse.Namespace) -> None:
     """Do what was asked."""
     if args.command == "image":
         images.ensure(images.Image.parse(args.system, baked=args.baked), force=args.force)
+    elif args.command == "artifact":
+        print(artifacts.ensure(args.name))
     elif args.command == "up":
         up(args)
     elif args.command == "down":
@@ -134,6 +139,8 @@ def dispatch(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors are for people."""
+    # As an exception, so that what has begun is cleaned up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         dispatch(parser().parse_args(argv))
     except (LabError, ValueError) as error:

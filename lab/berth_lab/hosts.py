@@ -244,6 +244,12 @@ def authorise(project: Project, host: str) -> None:
     podman("exec", "-i", project.container(host), "sh", "-c", script, stdin=public, timeout=20)
 
 
+def container_state(project: Project, host: Host) -> str:
+    """podman's word for it: running, paused, exited..."""
+    form = "--format={{.State.Status}}"
+    return podman("inspect", form, project.container(host.name), check=False).stdout.strip()
+
+
 def wait_for_boot(project: Project, host: Host) -> str:
     """Wait until systemd has settled; `running` or `degraded`."""
     ask = ["exec", project.container(host.name), "systemctl", "is-system-running", "--wait"]
@@ -254,6 +260,9 @@ def wait_for_boot(project: Project, host: Host) -> str:
         answer = done.stdout.strip() or done.stderr.strip()
         if answer in ("running", "degraded"):
             return answer
+        if container_state(project, host) in ("exited", "stopped"):
+            log = podman("logs", "--tail=20", project.container(host.name), check=False)
+            raise LabError(f"{host.name} stopped while booting\n{log.stdout}{log.stderr}".rstrip())
         time.sleep(0.1)
     raise LabError(f"{host.name} has not booted after {BOOT_TIMEOUT} s; systemd says: {answer}")
 
@@ -436,7 +445,7 @@ def depot(project: Project, directory: Path) -> str:
         raise LabError(f"{directory} is no directory")
     if project.subnet is None:
         raise LabError(f"project {project.name} has no network")
-    image = images.Image("debian13", baked=False)
+    image = images.Image("debian13", "bare")
     images.ensure(image)
     address = project.subnet.network_address + net.DEPOT
     host = Host("depot", address, str(image), "absent")

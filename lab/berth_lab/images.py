@@ -23,10 +23,10 @@ CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE---
 
 @dataclass(frozen=True)
 class Image:
-    """One image: a system, with or without the packages that tests need."""
+    """One image: a system, and what is installed in it beside."""
 
     system: str
-    baked: bool
+    kind: str
 
     @property
     def tag(self) -> str:
@@ -34,7 +34,7 @@ class Image:
         return f"{REPOSITORY}:{self}"
 
     def __str__(self) -> str:
-        return f"{self.system}-{'baked' if self.baked else 'bare'}"
+        return f"{self.system}-{self.kind}"
 
     @classmethod
     def parse(cls, text: str, *, baked: bool = False) -> Image:
@@ -43,7 +43,7 @@ class Image:
         if system not in SUITES or kind not in ("", "bare", "baked"):
             known = ", ".join(f"{name}[-bare|-baked]" for name in SUITES)
             raise LabError(f"unknown image {text!r}; there are {known}")
-        return cls(system, kind == "baked" if kind else baked)
+        return cls(system, kind or ("baked" if baked else "bare"))
 
 
 def package_list(text: str) -> list[str]:
@@ -53,8 +53,9 @@ def package_list(text: str) -> list[str]:
 
 def packages(image: Image) -> list[str]:
     """What is installed in an image."""
-    lists = ["bare-packages.txt"] + (["baked-packages.txt"] if image.baked else [])
-    return [n for name in lists for n in package_list((LAB / name).read_text(encoding="utf-8"))]
+    kinds = ["bare", "baked"] if image.kind == "baked" else [image.kind]
+    texts = [(LAB / f"{kind}-packages.txt").read_text(encoding="utf-8") for kind in kinds]
+    return [name for text in texts for name in package_list(text)]
 
 
 def local_certificates(
@@ -81,7 +82,7 @@ def mmdebstrap_command(image: Image) -> list[str]:
         # Stays in the hosts, too: nothing in them has to survive a power cut.
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=path-exclude=/usr/share/man/*",
-        *([f"--essential-hook={LAB / 'image' / 'prepare'}"] if image.baked else []),
+        *([f"--essential-hook={LAB / 'image' / 'prepare'}"] if image.kind == "baked" else []),
         f"--customize-hook={LAB / 'image' / 'finish'}",
         f"--include={','.join(packages(image))}",
     ]
@@ -164,9 +165,8 @@ def build(image: Image, wanted: str, certificates: list[str]) -> None:
             podman("rmi", "--force", draft, check=False)
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
             raise LabError(f"image {image} could not be built\n{tail}\n{complaint.strip()}")
-    old = podman("image", "inspect", "--format", "{{.Id}}", image.tag, check=False).stdout.strip()
     podman("tag", draft, image.tag)
     podman("untag", draft, draft)
-    if old:
-        podman("rmi", old, check=False)  # stays while a host still runs it
+    # What the tag named before; it stays while a host runs it, and goes with the next build.
+    podman("image", "prune", "--force", f"--filter=label={LABEL}", check=False)
     say(f"image {image} built in {time.monotonic() - began:.0f} s")

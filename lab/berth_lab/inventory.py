@@ -44,7 +44,7 @@ def render_yaml(access: Access, hosts: Mapping[str, str]) -> str:
     }
     lines = ["---", "all:", "  hosts:" if hosts else "  hosts: {}"]
     for name, address in hosts.items():
-        lines.append(f"    {name}:")
+        lines.append(f"    {json.dumps(name)}:")
         variables = {"ansible_host": address, **shared}
         lines += [f"      {key}: {json.dumps(value)}" for key, value in variables.items()]
     return "\n".join(lines) + "\n"
