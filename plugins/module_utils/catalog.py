@@ -91,7 +91,7 @@ def _template(check: Reader) -> Reader:
 
 def _ports(value: Any, key: str, faults: Faults) -> Any:
     """The pinned ports of a service's instances on a host; none for a service without a port."""
-    if value in ("none", False):
+    if value == "none" or value is False:
         return ()
     if isinstance(value, list):
         return tuple(_port(each, f"{key}[{i}]", faults) for i, each in enumerate(value))

@@ -117,9 +117,9 @@ class Plan:
         """A host's address; loopback where none is known, which then no other host needs."""
         return self.inventory.hosts[host].address or LOOPBACK
 
-    def reach(self, consumer: str, provider: str) -> str:
-        """The address at which *consumer* reaches a component of *provider*."""
-        return LOOPBACK if consumer == provider else self.address(provider)
+    def reach(self, here: str, there: str) -> str:
+        """The address under which *here* knows *there*: its own is loopback."""
+        return LOOPBACK if here == there else self.address(there)
 
     def provider(self, component: str, consumer: str) -> str:
         """The host of a component that a consumer uses: its own, else the first."""
@@ -216,9 +216,7 @@ def _check_needs(placed: Mapping[str, Placed], inventory: Inventory, faults: Fau
                     "is no service and no component; " + nearest(str(need), [*NEEDABLE, *placed]),
                 )
         if each.service["database"] and "postgresql" not in each.service["needs"]:
-            faults.add(
-                f"{each.key}.database", MISSING, "has a meaning only with postgresql in needs"
-            )
+            faults.add(f"{each.key}.database", MISSING, "needs postgresql among its needs")
     for cycle in _cycles(graph):
         faults.add(
             f"platform_services.{cycle[0]}.needs",
@@ -325,7 +323,7 @@ def _claims(
     """Every wish for a port: components, then pins, then what is free to lie anywhere."""
     estate = catalog.estate
     for host in inventory.hosts.values():
-        yield ledger_.Claim(host.name, f"{estate}/ssh", "ssh", host.ssh_port, fixed=True)
+        yield ledger_.Claim(host.name, ledger_.SSH, "ssh", host.ssh_port, fixed=True)
     for component in COMPONENT_PORTS:
         listeners = [*COMPONENT_PORTS[component], *PRIVATE_PORTS.get(component, ())]
         for host_name in inventory.group(component):
@@ -481,6 +479,13 @@ def _reachability(plan: Plan, faults: Faults) -> None:
                 plan.edges.append(Edge("edge", each.name, instance.port, "route"))
         if each.service["runtime"] == "static":
             plan.edges.append(Edge("edge", each.name, plan.component_ports["https"], "route"))
+    backup = plan.catalog.options["backup"]
+    if backup["enabled"] and any(r["endpoint"] == "object_store" for r in backup["repositories"]):
+        port = plan.component_ports["object_store"]
+        for host_name in plan.component("postgresql"):
+            store = plan.provider("object_store", host_name)
+            need(host_name, store, port, "backup → object_store", "object_store")
+            plan.edges.append(Edge("postgresql", "object_store", port, "backup"))
     for host_name in lacking:
         faults.add(
             f"host {host_name}",

@@ -52,7 +52,7 @@ def _ports(plan: Plan) -> list[dict[str, Any]]:
         ledger = plan.allocation.ledger.get(host)
         for port, owner in sorted(ledger.ports.items()) if ledger else ():
             estate, _slash, what = owner.partition("/")
-            if estate != plan.catalog.estate:
+            if estate not in (plan.catalog.estate, "host"):
                 kind = "another environment"
             elif "/" not in what:
                 kind = "component"

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 
 from ansible_collections.berth.platform.plugins.module_utils.faults import MISSING, Faults
 
+# SSH is the host's own, whichever environments share it.
+SSH = "host/ssh"
+
 _HEAD = """\
 # The ports that berth.platform has given out. Commit this file with the inventory.
 # A pin in the catalog moves a port; an edit here is for resolving a merge only.
@@ -187,7 +190,12 @@ def _allocate_host(
     moved: list[str],
 ) -> HostLedger:
     """One host's part: foreign ports stand, then pins, then what was held, then the new."""
-    ports = {port: owner for port, owner in old.ports.items() if not owner.startswith(mine)}
+    shared = {claim.owner for claim in claims if not claim.owner.startswith(mine)}
+    ports = {
+        port: owner
+        for port, owner in old.ports.items()
+        if not owner.startswith(mine) and owner not in shared
+    }
     foreign = frozenset(ports)
     keys: dict[int, str] = {}
     open_claims: list[Claim] = []

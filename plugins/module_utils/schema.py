@@ -145,7 +145,9 @@ class Struct:
         for name, spec in keys.items():
             given = value.get(name)
             if given is not None:
-                result[name] = spec.read(given, f"{prefix}{name}", faults)
+                read = spec.read(given, f"{prefix}{name}", faults)
+                # What could not be read is reported; the default lets the rest be checked, too.
+                result[name] = spec.default if read is None else read
             else:
                 if spec.required:
                     faults.add(f"{prefix}{name}", MISSING, "is required and missing")

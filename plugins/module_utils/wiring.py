@@ -281,7 +281,7 @@ def _postgresql(plan: Plan, host: str) -> dict[str, Any]:
                 "databases": [{"name": name, "privileges": "owner"}],
             }
         )
-        sources = {network(plan.reach(consumer, host)) for consumer in each.hosts}
+        sources = {network(plan.reach(host, consumer)) for consumer in each.hosts}
         for source in [*sorted(sources | {f"{LOOPBACK}/32"}), *access]:
             for address in ("0.0.0.0/0", "::/0") if source == "any" else (source,):
                 hba.append(
@@ -565,10 +565,10 @@ def _planned_listeners(plan: Plan, host: str) -> list[dict[str, Any]]:
     }
     ledger = plan.allocation.ledger.get(host)
     for port, owner in sorted(ledger.ports.items()) if ledger else ():
-        if not owner.startswith(f"{estate}/"):
+        if not owner.startswith((f"{estate}/", "host/")):
             continue
         entry: dict[str, Any] = {"port": port, "protocol": "tcp", "owner": owner}
-        listener = owner.removeprefix(f"{estate}/")
+        listener = owner.removeprefix(f"{estate}/").removeprefix("host/")
         if listener in _HOLDERS:
             entry.update(_HOLDERS[listener])
         else:
