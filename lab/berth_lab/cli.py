@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import artifacts, hosts, images, net
+from . import artifacts, hosts, images, net, systems
 from .machine import LabError, say
 
 DESCRIPTION = "Hosts that boot systemd and answer SSH, for demos and tests."
@@ -43,6 +43,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="HOST:/path",
         help="keep this path in a volume of its own",
     )
+
+    sub = command("system", "bring up a system's hosts and print its overlay's folder", "SYSTEM")
+    sub.add_argument("--project", help="another name than the system's")
+    sub.add_argument("--image", default="debian13", help=", ".join(images.SUITES))
+    sub.add_argument("--bare", action="store_true", help="without the baked packages")
+    sub.add_argument("--extra", action="append", default=[], metavar="HOST", help="one beside it")
 
     sub = command("down", "remove a project's hosts, network and volumes")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -125,6 +131,10 @@ def dispatch(args: argparse.Namespace) -> None:
         print(artifacts.ensure(args.name))
     elif args.command == "up":
         up(args)
+    elif args.command == "system":
+        system = systems.parse(args.system)
+        bare, extra = args.bare, args.extra
+        print(systems.up(system, args.project, baked=not bare, image=args.image, extra=extra))
     elif args.command == "down":
         down(args)
     elif args.command == "list":
