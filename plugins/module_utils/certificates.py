@@ -186,6 +186,15 @@ def validate(wanted: Wanted) -> list[str]:
     return faults
 
 
+def validate_all(all_wanted: Sequence[Wanted]) -> None:
+    """Raises one CertificateError with everything that is wrong with any of them."""
+    faults = [fault for wanted in all_wanted for fault in validate(wanted)]
+    names = [wanted.name for wanted in all_wanted]
+    faults += [f"{name}: is there twice" for name in sorted(set(names)) if names.count(name) > 1]
+    if faults:
+        raise CertificateError("; ".join(faults))
+
+
 def ascii_domain(domain: str) -> str:
     """The form that goes into a certificate: lower case, internationalised labels encoded."""
     text = domain.rstrip(".").lower()
@@ -349,17 +358,6 @@ def describe(fullchain: str) -> str:
         f"names: {', '.join(sorted(_names(leaf)))}\n"
         f"issuer: {leaf.issuer.rfc4514_string()}\n"
         f"expires: {_day(leaf.not_valid_after_utc)}\n"
-        f"serial: {leaf.serial_number:x}\n"
-    )
-
-
-def describe_wanted(wanted: Wanted, authority: Authority, now: datetime) -> str:
-    """What describe() will say of a certificate that is not issued yet."""
-    return (
-        f"names: {', '.join(sorted(names_of(wanted)))}\n"
-        f"issuer: {authority.certificate.subject.rfc4514_string()}\n"
-        f"expires: {_day(_end(wanted, authority, now))}\n"
-        "serial: (new)\n"
     )
 
 
