@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import artifacts, hosts, images, net, systems
+from . import artifacts, demo, hosts, images, net, systems
 from .machine import LabError, say
 
 DESCRIPTION = "Hosts that boot systemd and answer SSH, for demos and tests."
@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--image", default="debian13", help=", ".join(images.SUITES))
     sub.add_argument("--bare", action="store_true", help="without the baked packages")
     sub.add_argument("--extra", action="append", default=[], metavar="HOST", help="one beside it")
+
+    sub = command("demo", "a whole system from nothing, with a report", "SYSTEM")
+    sub.add_argument("--bare", action="store_true", help="without the baked packages")
+
+    command("packages", "install the Debian packages that the lab needs")
 
     sub = command("down", "remove a project's hosts, network and volumes")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -135,6 +140,10 @@ def dispatch(args: argparse.Namespace) -> None:
         system = systems.parse(args.system)
         bare, extra = args.bare, args.extra
         print(systems.up(system, args.project, baked=not bare, image=args.image, extra=extra))
+    elif args.command == "demo":
+        demo.demo(args.system, bare=args.bare)
+    elif args.command == "packages":
+        demo.install_packages()
     elif args.command == "down":
         down(args)
     elif args.command == "list":

@@ -18,7 +18,9 @@ from typing import Any
 from . import images, net
 from .inventory import Access, render_ssh_config, render_yaml
 from .machine import (
+    CGROUP2_RUNTIME,
     LabError,
+    Traits,
     as_root,
     control_dir,
     lock,
@@ -36,6 +38,7 @@ ADDRESS = "berth.lab.address"
 IMAGE = "berth.lab.image"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 BOOT_TIMEOUT = 90
+NEEDS_CGROUP2 = ("debiantesting",)
 FAULT_TABLE = "berth_lab_fault"
 
 
@@ -233,8 +236,11 @@ def create(project: Project, host: Host, volumes: Sequence[str]) -> None:
         if podman("volume", "exists", volume, check=False).returncode:
             podman("volume", "create", *labels, volume)
         mounts.append(f"--volume={volume}:{path}")
-    image = images.Image.parse(host.image).tag
-    podman("run", "--detach", *container_options(project, host), *boot_options(), *mounts, image)
+    image = images.Image.parse(host.image)
+    start = ["run", "--detach"]
+    if image.system in NEEDS_CGROUP2 and not Traits.detect().pure_cgroup2:
+        start.insert(0, f"--runtime={CGROUP2_RUNTIME}")
+    podman(*start, *container_options(project, host), *boot_options(), *mounts, image.tag)
 
 
 def authorise(project: Project, host: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 LAB = Path(__file__).resolve().parent.parent
 CAP_SYS_RESOURCE = 24
+CGROUP2_RUNTIME = "berth-cgroup2"
 
 
 class LabError(Exception):
@@ -146,6 +147,8 @@ def containers_conf(traits: Traits) -> str:
         f'runtime = "{traits.runtimes[0] if traits.pure_cgroup2 else "runc"}"',
         f'cgroup_manager = "{"systemd" if traits.pure_cgroup2 and traits.systemd else "cgroupfs"}"',
     ]
+    # A host remembers its runtime by name, so the name has to be known to every call.
+    lines += ["[engine.runtimes]", f'{CGROUP2_RUNTIME} = ["{LAB / "crun-cgroup2"}"]']
     return "\n".join(lines) + "\n"
 
 
