@@ -6,6 +6,7 @@ VENV := $(WORK)/venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 SYSTEM ?= dhanman/prod
+COLLECTION := $(WORK)/collections/ansible_collections/berth/platform
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(BIN):$(PATH)
 
@@ -14,7 +15,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: setup
-setup: $(VENV)/.ready $(WORK)/collections/ansible_collections/berth/platform ## Virtual environment with Ansible and the test tools
+setup: $(VENV)/.ready $(COLLECTION) ## Virtual environment with Ansible and the test tools, in .work/
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt
 	@echo "==> virtual environment in .work/venv"
@@ -24,5 +25,43 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt
 	@touch $@
 
 # A collection is only found under its own name, whatever the clone is called.
-$(WORK)/collections/ansible_collections/berth/platform:
+$(COLLECTION):
 	@mkdir -p $(@D) && ln -sfn $(CURDIR) $@
+
+.PHONY: demo
+demo: ## A whole system from nothing (SYSTEM=dhanman/prod): hosts, converge, report
+	@$(PYTHON) lab/lab demo $(SYSTEM)
+
+.PHONY: status
+status: setup ## The report of a system that the demo brought up (SYSTEM=…)
+	@$(PYTHON) lab/lab status $(SYSTEM)
+
+.PHONY: test
+test: lint unit render system ## Everything: lint, unit, render and system tests, from nothing
+
+.PHONY: lint
+lint: setup ## Style, types, documentation, sanity, the collection's build
+	@tests/lint
+
+.PHONY: unit
+unit: setup ## The core and the plugins, without hosts
+	@$(BIN)/pytest tests/unit
+
+.PHONY: render
+render: setup ## Every template with edge values, without hosts
+	@$(BIN)/pytest tests/render
+
+.PHONY: system
+system: setup ## Roles (molecule) and whole systems on hosts that boot
+	@$(PYTHON) lab/lab packages
+	@tests/roles
+	@$(BIN)/pytest tests/system --durations=0
+
+.PHONY: bench
+bench: setup ## Measure converges against ordinary loops; writes docs/benchmarks.md
+	@$(PYTHON) lab/lab packages
+	@$(BIN)/python bench/run.py
+
+.PHONY: destroy
+destroy: ## Remove every test host, network and volume that was made here
+	@$(PYTHON) lab/lab down --all

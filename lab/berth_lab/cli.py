@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("demo", "a whole system from nothing, with a report", "SYSTEM")
     sub.add_argument("--bare", action="store_true", help="without the baked packages")
 
+    command("status", "the report of a system that is up", "SYSTEM")
     command("packages", "install the Debian packages that the lab needs")
 
     sub = command("down", "remove a project's hosts, network and volumes")
@@ -142,6 +143,8 @@ def dispatch(args: argparse.Namespace) -> None:
         print(systems.up(system, args.project, baked=not bare, image=args.image, extra=extra))
     elif args.command == "demo":
         demo.demo(args.system, bare=args.bare)
+    elif args.command == "status":
+        demo.status(args.system)
     elif args.command == "packages":
         demo.install_packages()
     elif args.command == "down":

@@ -121,6 +121,16 @@ def addresses(system: systems.System, project: hosts.Project, plan: Path) -> str
     return "\n".join(lines)
 
 
+def status(name: str) -> None:
+    """The report of a system that is up."""
+    system = systems.parse(name)
+    project = hosts.existing(system.project)
+    report = project.directory / "report.html"
+    overlay = project.directory / "overlay"
+    play("playbooks/status.yml", system, overlay, "-e", f"status_html={report}")
+    print(f"Report: {report}")
+
+
 def demo(name: str, *, bare: bool = False) -> None:
     """Everything from nothing: tools, hosts, the system converged, and a report."""
     system = systems.parse(name)
