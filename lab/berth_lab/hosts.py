@@ -38,6 +38,7 @@ ADDRESS = "berth.lab.address"
 IMAGE = "berth.lab.image"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 BOOT_TIMEOUT = 90
+LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 NEEDS_CGROUP2 = ("debiantesting",)
 FAULT_TABLE = "berth_lab_fault"
 
@@ -223,6 +224,8 @@ def boot_options() -> list[str]:
         "--tmpfs=/run/lock",
         "--tmpfs=/tmp:exec,mode=1777",
         "--env=container=podman",
+        # podman's /etc/hosts is a mount that cannot be replaced and forgets what a role wrote.
+        "--no-hosts",
         "--stop-signal=SIGRTMIN+3",
     ]
 
@@ -239,15 +242,24 @@ def create(project: Project, host: Host, volumes: Sequence[str]) -> None:
     image = images.Image.parse(host.image)
     start = ["run", "--detach"]
     if image.system in NEEDS_CGROUP2 and not Traits.detect().pure_cgroup2:
+        if "crun" not in Traits.detect().runtimes:
+            raise LabError(f"{image} needs crun on this machine: install it")
         start.insert(0, f"--runtime={CGROUP2_RUNTIME}")
     podman(*start, *container_options(project, host), *boot_options(), *mounts, image.tag)
+    put(project, host.name, "/etc/hosts", f"{LOCALHOST}{host.address} {host.name}\n", "022")
+
+
+def put(project: Project, host: str, path: str, text: str, umask: str) -> None:
+    """Write a file in a running host."""
+    script = f'umask {umask}; mkdir -p "${{1%/*}}"; cat >"$1"'
+    command = ["exec", "-i", project.container(host), "sh", "-c", script, "sh", path]
+    podman(*command, stdin=text, timeout=20)
 
 
 def authorise(project: Project, host: str) -> None:
     """Put the key in. It is not part of the image, which all checkouts share."""
-    script = "umask 077; mkdir -p /root/.ssh; cat >/root/.ssh/authorized_keys"
     public = private_key().with_suffix(".pub").read_text(encoding="ascii")
-    podman("exec", "-i", project.container(host), "sh", "-c", script, stdin=public, timeout=20)
+    put(project, host, "/root/.ssh/authorized_keys", public, "077")
 
 
 def container_state(project: Project, host: Host) -> str:
@@ -357,15 +369,18 @@ def up(
 
 def raise_host(project: Project, host: Host, volumes: Sequence[str]) -> None:
     """Bring one host from whatever state it is in to running."""
-    if host.state == "absent":
+    fresh = host.state not in ("running", "paused", "exited", "stopped")
+    if fresh:
         close_masters(project, host)
+        # A call that was killed leaves one that was created and never started.
+        podman("rm", "--force", "--ignore", project.container(host.name))
         create(project, host, volumes)
     elif host.state == "paused":
         podman("unpause", project.container(host.name))
     elif host.state != "running":
         close_masters(project, host)
         podman("start", project.container(host.name))
-    settle(project, host, fresh=host.state == "absent")
+    settle(project, host, fresh=fresh)
 
 
 def close_masters(project: Project, host: Host | None = None) -> None:

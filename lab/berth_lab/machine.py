@@ -91,6 +91,8 @@ def run(
             input=stdin if stdin is not None else "",
             env={**os.environ, **env} if env else None,
             check=False,
+            # An interrupt is the lab's to handle: podman, hit by it half way, leaks addresses.
+            start_new_session=True,
         )
     except FileNotFoundError:
         raise LabError(f"{command[0]} is not installed; lab/packages.txt lists what is") from None
