@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import artifacts, demo, hosts, images, net, systems
-from .machine import LabError, install_packages, say
+from .machine import LabError, say
 
 DESCRIPTION = "Hosts that boot systemd and answer SSH, for demos and tests."
 FAULTS = ("kill", "start", "pause", "unpause", "cut", "mend")
@@ -27,7 +27,6 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(positional.lower(), metavar=positional)
         return sub
 
-    command("packages", "install what the lab needs on this machine (lab/packages.txt)")
     sub = command("image", "build an image unless it is up to date")
     sub.add_argument("system", nargs="?", default="debian13", help=", ".join(images.SUITES))
     sub.add_argument("--baked", action="store_true", help="with lab/baked-packages.txt installed")
@@ -132,9 +131,7 @@ def with_host(args: argparse.Namespace) -> None:
 
 def dispatch(args: argparse.Namespace) -> None:
     """Do what was asked."""
-    if args.command == "packages":
-        install_packages()
-    elif args.command == "image":
+    if args.command == "image":
         images.ensure(images.Image.parse(args.system, baked=args.baked), force=args.force)
     elif args.command == "artifact":
         print(artifacts.ensure(args.name))

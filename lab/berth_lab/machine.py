@@ -176,23 +176,3 @@ def podman(
 ) -> subprocess.CompletedProcess[str]:
     """Run podman under the lab's settings."""
     return run(podman_command(*args), timeout=timeout, check=check, stdin=stdin)
-
-
-def install_packages() -> None:
-    """Install what of lab/packages.txt is missing; other systems than Debian's are left alone."""
-    wanted = (LAB / "packages.txt").read_text(encoding="ascii").split()
-    if not shutil.which("apt-get"):
-        say(f"no apt-get here; the lab needs what Debian calls {', '.join(wanted)}")
-        return
-    with lock("packages"):
-        form = "--showformat=${Package} ${db:Status-Status}\n"
-        known = run(["dpkg-query", "--show", form, *wanted], check=False).stdout
-        present = {line.split()[0] for line in known.splitlines() if line.endswith(" installed")}
-        missing = [name for name in wanted if name not in present]
-        if not missing:
-            return
-        say(f"installing {', '.join(missing)}")
-        apt = [*as_root(), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-        apt += ["-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-        run([*apt, "update"], timeout=300)
-        run([*apt, "install", "--no-install-recommends", *missing], timeout=900)
