@@ -15,8 +15,13 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ansible_collections.berth.platform.plugins.module_utils.hostfacts_units import (
+    scan,
+    unit_file_states,
+)
 
 PENDING_DIRECTORY = "var/lib/berth/pending"
 
@@ -82,36 +87,36 @@ def parse_show(text: str) -> list[dict[str, str]]:
     return blocks
 
 
-def parse_unit_files(text: str) -> dict[str, str]:
-    """`systemctl list-unit-files --plain --no-legend`: unit and state."""
-    states: dict[str, str] = {}
+def parse_unit_list(text: str) -> dict[str, dict[str, str]]:
+    """`systemctl list-units --plain --no-legend`: name, load, active and sub state."""
+    units: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
-        parts = line.split()
-        if len(parts) >= 2:
-            states[parts[0]] = parts[1]
-    return states
+        parts = line.lstrip("●*○x ").split(maxsplit=4)
+        if len(parts) >= 4:
+            units[parts[0]] = {"load": parts[1], "active": parts[2], "sub": parts[3]}
+    return units
 
 
 def merge_units(
-    shown: Iterable[dict[str, str]], unit_files: dict[str, str]
+    loaded: Mapping[str, Mapping[str, str]],
+    states: Mapping[str, str],
+    aliases: Mapping[str, str],
 ) -> dict[str, dict[str, str]]:
+    """Loaded units and unit files under one roof."""
     units: dict[str, dict[str, str]] = {}
-    for name, state in unit_files.items():
-        if not name.endswith(UNINTERESTING_UNITS):
-            units[name] = {"load": "", "active": "inactive", "sub": "dead", "enabled": state}
-    for block in shown:
-        identity = block.get("Id", "")
-        if not identity or identity.endswith(UNINTERESTING_UNITS):
+    for name in {*loaded, *states}:
+        if name.endswith(UNINTERESTING_UNITS):
             continue
-        facts = {
-            "load": block.get("LoadState", ""),
-            "active": block.get("ActiveState", ""),
-            "sub": block.get("SubState", ""),
-            "enabled": block.get("UnitFileState", ""),
-        }
         # An alias is another name of the same unit: who asks by it gets the same answer.
-        for name in {identity, *block.get("Names", "").split()}:
-            units[name] = facts
+        target = aliases.get(name, name)
+        known = loaded.get(name) or loaded.get(target)
+        state = states.get(target, "") if states.get(name) == "alias" else states.get(name, "")
+        units[name] = {
+            "load": known["load"] if known else "",
+            "active": known["active"] if known else "inactive",
+            "sub": known["sub"] if known else "dead",
+            "enabled": state,
+        }
     return units
 
 
@@ -239,15 +244,8 @@ def gather(root: str = "/") -> dict[str, Any]:
     dpkg = _start(
         ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Architecture} ${Version}\n"]
     )
-    files = _start(["systemctl", "list-unit-files", "--plain", "--no-legend", "--no-pager"])
-    show = _start(
-        [
-            "systemctl",
-            "show",
-            "--no-pager",
-            "--property=Id,Names,LoadState,ActiveState,SubState,UnitFileState",
-            "*",
-        ]
+    listed = _start(
+        ["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"]
     )
     ip = _start(["ip", "-json", "address"])
 
@@ -266,6 +264,8 @@ def gather(root: str = "/") -> dict[str, Any]:
         "python": platform.python_version(),
     }
     facts["packages"] = parse_packages(_finish(dpkg), architecture)
-    facts["units"] = merge_units(parse_show(_finish(show)), parse_unit_files(_finish(files)))
+    loaded = parse_unit_list(_finish(listed))
+    found = scan(root)
+    facts["units"] = merge_units(loaded, unit_file_states(found, loaded), found.aliases)
     facts["addresses"] = parse_addresses(_finish(ip))
     return facts

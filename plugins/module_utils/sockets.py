@@ -93,7 +93,7 @@ def parse_table(text: str, protocol: str, byteorder: str = sys.byteorder) -> lis
         parts = line.split()
         if len(parts) < 10 or parts[3] != listening:
             continue
-        local, _, port = parts[1].partition(":")
+        local, _colon, port = parts[1].partition(":")
         try:
             number, inode = int(port, 16), int(parts[9])
             address = decode_address(local, byteorder)
@@ -112,8 +112,8 @@ def unit_of_cgroup(text: str) -> str:
     """
     best = ""
     for line in text.splitlines():
-        _number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        _number, _colon, rest = line.partition(":")
+        controllers, _colon, path = rest.partition(":")
         if controllers not in ("", "name=systemd"):
             continue
         for part in path.split("/"):

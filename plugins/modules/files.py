@@ -140,6 +140,9 @@ options:
       - When the marker of an earlier run is still there, that run died before its handlers
         ran. The result is then changed, so that they are notified again.
     type: str
+  _payload:
+    description: Set by the action of the same name, which packs all the other options into it.
+    type: str
 extends_documentation_fragment:
   - berth.platform.attributes
 attributes:

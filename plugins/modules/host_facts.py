@@ -78,7 +78,8 @@ ansible_facts:
           description:
             - The loaded units and the unit files, by name and by alias.
             - C(enabled) is the state of the unit file and is empty for a unit without one.
-            - C(load) is empty for a unit file that systemd has not loaded.
+            - C(load) is empty for a unit file that systemd has not loaded. It is V(not-found)
+              for a unit that others mention and that does not exist.
           returned: always
           type: dict
           sample: {nginx.service: {load: loaded, active: active, sub: running, enabled: enabled}}
