@@ -73,12 +73,19 @@ class Database:
     def run(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         import psycopg2
 
-        with contextlib.closing(psycopg2.connect(self.url, connect_timeout=int(TIMEOUT))) as link:
+        link = psycopg2.connect(self.url, connect_timeout=int(TIMEOUT))
+        try:
             with link, link.cursor() as cursor:
                 cursor.execute("SET statement_timeout = '3s'")
                 self._make_schema(cursor)
                 cursor.execute(statement, values)
                 return cursor.fetchall() if cursor.description else []
+        except psycopg2.Error:
+            # The database may be another one than before: one that was restored.
+            self.has_schema = False
+            raise
+        finally:
+            link.close()
 
     def _make_schema(self, cursor: Any) -> None:
         with self.lock:
@@ -95,16 +102,12 @@ class Database:
             self.has_schema = True
 
     def check(self) -> str:
-        try:
-            rows = self.run(
-                "INSERT INTO readiness VALUES (%s, 1, now()) ON CONFLICT (instance) "
-                "DO UPDATE SET looks = readiness.looks + 1, seen = now() RETURNING looks",
-                (self.instance,),
-            )
-            read = self.run("SELECT looks FROM readiness WHERE instance = %s", (self.instance,))
-        except Exception:
-            self.has_schema = False
-            raise
+        rows = self.run(
+            "INSERT INTO readiness VALUES (%s, 1, now()) ON CONFLICT (instance) "
+            "DO UPDATE SET looks = readiness.looks + 1, seen = now() RETURNING looks",
+            (self.instance,),
+        )
+        read = self.run("SELECT looks FROM readiness WHERE instance = %s", (self.instance,))
         if not rows or not read or read[0][0] < rows[0][0]:
             raise RuntimeError("a row that was written cannot be read")
         return f"{read[0][0]} looks"
