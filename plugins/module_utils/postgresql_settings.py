@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Value = str | int | float | bool
 
@@ -183,3 +184,52 @@ def literal(value: Value) -> str:
 def render(settings: Mapping[str, Value]) -> str:
     """The settings as lines of a configuration file."""
     return "".join(f"{name} = {literal(value)}\n" for name, value in settings.items())
+
+
+# --- which version ---------------------------------------------------------------------------
+
+
+def known_clusters(host: Mapping[str, Any]) -> list[int]:
+    """The versions whose server is installed and whose cluster C(main) systemd knows."""
+    found = []
+    for package in host.get("packages", {}):
+        match = re.fullmatch(r"postgresql-(\d+)", package)
+        if match and f"postgresql@{match[1]}-main.service" in host.get("units", {}):
+            found.append(int(match[1]))
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A version, and what the user should know about it."""
+
+    version: int
+    warning: str = ""
+
+
+def choose_version(
+    preferred: Sequence[int], clusters: Sequence[int], offered: Sequence[int]
+) -> Choice:
+    """An existing cluster's version; without one the first preferred that can be installed."""
+    if not preferred:
+        raise SettingsError("no version is given: list at least one, such as 17")
+    if clusters:
+        for version in preferred:
+            if version in clusters:
+                return Choice(version)
+        version = max(clusters)
+        listed = ", ".join(str(one) for one in preferred)
+        return Choice(
+            version,
+            f"the host has a cluster of PostgreSQL {version}, which is not among the preferred "
+            f"versions ({listed}): it is kept, since a preference upgrades nothing; "
+            "upgrade it with pg_upgradecluster, then list its new version",
+        )
+    for version in preferred:
+        if version in offered:
+            return Choice(version)
+    listed = ", ".join(str(one) for one in preferred)
+    raise SettingsError(
+        f"the host's repositories offer no PostgreSQL {listed}: list a version that the "
+        "distribution has, or take the PostgreSQL project's repository (pgdg)"
+    )

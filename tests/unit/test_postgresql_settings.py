@@ -7,10 +7,13 @@ import re
 import pytest
 from ansible_collections.berth.platform.plugins.module_utils.postgresql_settings import (
     Archive,
+    Choice,
     SettingsError,
     Value,
     Wish,
+    choose_version,
     derive,
+    known_clusters,
     literal,
     megabytes,
     nominal_memory,
@@ -173,3 +176,37 @@ def test_a_value_cannot_smuggle_in_a_second_line() -> None:
 def test_units() -> None:
     assert megabytes(4096) == "4GB"
     assert megabytes(1536) == "1536MB"
+
+
+class TestVersion:
+    def test_the_first_that_is_offered(self) -> None:
+        assert choose_version([18, 17, 15], [], [15, 17]).version == 17
+
+    def test_an_existing_cluster_wins_quietly_if_it_is_among_the_preferred(self) -> None:
+        assert choose_version([18, 17], [17], [18, 17]) == Choice(17)
+
+    def test_and_loudly_if_it_is_not(self) -> None:
+        choice = choose_version([18], [15], [18])
+        assert choice.version == 15
+        assert "upgrades nothing" in choice.warning
+
+    def test_of_several_clusters_the_most_preferred(self) -> None:
+        assert choose_version([17, 15], [15, 17], []).version == 17
+        assert choose_version([18], [15, 17], []).version == 17
+
+    @pytest.mark.parametrize(("preferred", "offered"), [([18], [17]), ([], [17])])
+    def test_nothing_fits(self, preferred: list[int], offered: list[int]) -> None:
+        with pytest.raises(SettingsError):
+            choose_version(preferred, [], offered)
+
+    def test_clusters_known_from_facts(self) -> None:
+        host = {
+            "packages": {
+                "postgresql-17": "17.4",
+                "postgresql-15": "15.1",
+                "postgresql-client-16": "1",
+            },
+            "units": {"postgresql@17-main.service": {}},
+        }
+        assert known_clusters(host) == [17]
+        assert known_clusters({}) == []
