@@ -45,6 +45,11 @@ class Instance:
     port: int | None
     standby_port: int | None
 
+    @property
+    def ports(self) -> list[int]:
+        """The active port first, then the one it switches to; none where it listens on none."""
+        return [port for port in (self.port, self.standby_port) if port is not None]
+
 
 @dataclass(frozen=True, order=True)
 class Rule:
@@ -462,21 +467,20 @@ def _reachability(plan: Plan, faults: Faults) -> None:
                     plan.edges.append(Edge(each.name, needed, port, "needs"))
                 else:
                     for instance in _upstream_of(plan, needed, host_name):
-                        assert instance.port is not None and instance.standby_port is not None
-                        for port in (instance.port, instance.standby_port):
+                        for port in instance.ports:
                             need(host_name, instance.host, port, f"{each.name} → {needed}", needed)
-                        plan.edges.append(Edge(each.name, needed, instance.port, "needs"))
+                        plan.edges.append(Edge(each.name, needed, instance.ports[0], "needs"))
         for instance in each.instances:
-            if instance.port is None or instance.standby_port is None:
+            if not instance.ports:
                 continue
-            for port in (instance.port, instance.standby_port):
+            for port in instance.ports:
                 for source in each.service["access"]:
                     allow(instance.host, port, source, f"access: {each.name}")
                 if each.service["routes"]:
                     for edge in plan.component("edge"):
                         need(edge, instance.host, port, f"edge → {each.name}", each.name)
             if each.service["routes"]:
-                plan.edges.append(Edge("edge", each.name, instance.port, "route"))
+                plan.edges.append(Edge("edge", each.name, instance.ports[0], "route"))
         if each.service["runtime"] == "static":
             plan.edges.append(Edge("edge", each.name, plan.component_ports["https"], "route"))
     backup = plan.catalog.options["backup"]

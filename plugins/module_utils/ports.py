@@ -263,8 +263,7 @@ def _pin_stands(
     faults: Faults,
 ) -> bool:
     """Whether the pinned port is free for the claim; otherwise the fault says who has it."""
-    pin = claim.pin
-    assert pin is not None
+    pin = claim.pin or 0
     if pin in shut and not claim.fixed:
         faults.add(claim.key, pin, "is reserved by platform_ports.reserved; pin another port")
         return False

@@ -155,7 +155,7 @@ def _service(plan: Plan, each: Placed, faults: Faults) -> list[dict[str, Any]]:
                     key: value for key, value in (service["artifact"] or {}).items() if value
                 }
                 or None,
-                "credentials": {name: value for name, value in service["credentials"].items()},
+                "credentials": dict(service["credentials"]),
                 "limits": {k: v for k, v in service["limits"].items() if v is not None},
                 "log": {
                     k: service["log"][k] for k in ("stdout", "stderr") if service["log"].get(k)
