@@ -112,7 +112,13 @@ def ansible(options: dict[str, Any], *more: str) -> tuple[str, dict[str, Any]]:
 
 
 def test_secrets_stay_out_of_everything_that_is_printed(echo: int) -> None:
-    secret = {"user": "joe", "password": "canary-password", "retries": 1, "interval": 0, "timeout": 1}
+    secret = {
+        "user": "joe",
+        "password": "canary-password",
+        "timeout": 1,
+        "retries": 1,
+        "interval": 0,
+    }
     probes = [
         {"name": "echo", "type": "http", "port": echo, "path": "/?token=canary-query", **secret},
         {
