@@ -57,6 +57,10 @@ system: setup ## Roles (molecule) and whole systems on hosts that boot
 	@tests/roles
 	@$(BIN)/pytest tests/system --durations=0
 
+.PHONY: docs
+docs: setup ## Write the roles' pages from their argument specifications
+	@$(BIN)/python docs/generate.py
+
 .PHONY: bench
 bench: setup ## Measure converges against ordinary loops; writes docs/benchmarks.md
 	@$(PYTHON) lab/lab packages
