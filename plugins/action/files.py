@@ -12,7 +12,7 @@ import pwd
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
@@ -24,6 +24,8 @@ from ansible_collections.berth.platform.plugins.module_utils.files_spec import (
     pack,
     parse_request,
 )
+from ansible_collections.berth.platform.plugins.module_utils.files_words import template_line
+from jinja2.exceptions import TemplateSyntaxError
 
 # Contents of one call, before compression. One call of this size costs as much as two
 # small ones do.
@@ -57,9 +59,7 @@ class ActionModule(ActionBase):
             try:
                 self._fill(spec, origin, variables, large)
             except AnsibleError as error:
-                what = "content" if origin.kind == "content" else f"{origin.kind} {origin.value}"
-                words = to_text(getattr(error, "message", None) or error)
-                faults.append(f"{spec.path}: {what}: {words}")
+                faults.append(f"{spec.path}: {self._explain(error, origin)}")
         if faults:
             raise AnsibleActionFail("\n".join(faults))
 
@@ -85,6 +85,29 @@ class ActionModule(ActionBase):
                 if created:
                     self._remove_tmp_path(self._connection._shell.tmpdir, force=True)
         return result
+
+    def _explain(self, error: AnsibleError, origin: Origin) -> str:
+        """Which content is at fault, and why, on one line where it fits."""
+        if origin.kind == "content":
+            return f"content: {to_text(error)}"
+        what = f"{origin.kind} {origin.value}"
+        if isinstance(error, AnsibleFileNotFound):
+            paths = dict.fromkeys(to_text(path) for path in getattr(error, "paths", None) or [])
+            where = f"; looked for {', '.join(paths)}" if paths else ""
+            return f"{what}: is not there{where}"
+        words = to_text(error)
+        if origin.kind == "template":
+            try:
+                source = self._find_needle("templates", str(origin.value))
+                text = self._loader.get_text_file_contents(source)
+            except AnsibleError:
+                return f"{what}: {words}"
+            number = getattr(error.__cause__, "lineno", None)
+            syntax = isinstance(error.__cause__, TemplateSyntaxError)
+            line = template_line(text, words, number if syntax else None)
+            if line:
+                return f"{what}: {words}\n  {line}"
+        return f"{what}: {words}"
 
     def _call(self, payload: str, variables: dict[str, Any]) -> dict[str, Any]:
         called: dict[str, Any] = self._execute_module(

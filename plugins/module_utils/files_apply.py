@@ -577,8 +577,16 @@ def _in_order(changes: list[Change]) -> list[Change]:
 class Validation:
     """Runs every validator of a request over staged files and trees."""
 
-    def __init__(self, stage: Stage, changes: list[Change], outcome: Outcome, check: bool) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        wanted: list[FileSpec],
+        changes: list[Change],
+        outcome: Outcome,
+        check: bool,
+    ) -> None:
         self.stage = stage
+        self.wanted = wanted
         self.changes = changes
         self.outcome = outcome
         self.check = check
@@ -610,17 +618,41 @@ class Validation:
         else:
             self.faults.append(message)
 
-    def _contents(self, changes: list[Change]) -> tuple[dict[str, bytes | None], list[str]]:
+    def _complain(
+        self,
+        argv: list[str],
+        about: str,
+        verdict: Verdict,
+        specs: list[FileSpec],
+        renames: dict[str, str],
+    ) -> None:
+        """Turns a validator's words into a fault, without what is secret in these files."""
         contents: dict[str, bytes | None] = {}
-        hidden: list[str] = []
-        for change in changes:
-            spec = change.spec
-            if spec.state != "file" or not spec.carries_content:
+        hidden: set[str] = set()
+        words = verdict.words
+        for spec in specs:
+            if spec.state != "file":
                 continue
-            contents[spec.path] = None if spec.secret else spec.content()
             if spec.secret:
-                hidden.extend(secret_words(spec.content()))
-        return contents, sorted(set(hidden), key=lambda word: (-len(word), word))
+                contents[spec.path] = None
+                if spec.carries_content:
+                    hidden.update(secret_words(spec.content()))
+                elif spec.transferred:
+                    # Too large to look for its words among the validator's.
+                    words = "(not shown: a large secret file is among what it has judged)"
+            elif spec.carries_content:
+                contents[spec.path] = spec.content()
+        self._refuse(
+            refusal(
+                shlex.join(argv),
+                about,
+                verdict.code,
+                words,
+                contents=contents,
+                secrets=sorted(hidden, key=lambda word: (-len(word), word)),
+                renames=renames,
+            )
+        )
 
     def files(self) -> None:
         for change in self.changes:
@@ -633,18 +665,7 @@ class Validation:
             argv = [part.replace("%s", change.staged) for part in argv]
             verdict = run_validator(argv)
             if verdict.code != 0:
-                contents, hidden = self._contents([change])
-                self._refuse(
-                    refusal(
-                        shlex.join(argv),
-                        spec.path,
-                        verdict.code,
-                        verdict.words,
-                        contents=contents,
-                        secrets=hidden,
-                        renames={change.staged: spec.path},
-                    )
-                )
+                self._complain(argv, spec.path, verdict, [spec], {change.staged: spec.path})
 
     def trees(self, trees: list[TreeSpec], made: set[str]) -> None:
         touched = [
@@ -679,21 +700,10 @@ class Validation:
                     _apply_to_copy(change, os.path.normpath(os.path.join(copy, relative)))
             mounts.append((copy, tree.path))
             renames[copy] = tree.path
-        contents, hidden = self._contents(self.changes)
         for tree, argv in commands:
             verdict = run_validator(argv, mounts)
             if verdict.code != 0:
-                self._refuse(
-                    refusal(
-                        shlex.join(argv),
-                        f"the new {tree.path}",
-                        verdict.code,
-                        verdict.words,
-                        contents=contents,
-                        secrets=hidden,
-                        renames=renames,
-                    )
-                )
+                self._complain(argv, f"the new {tree.path}", verdict, self.wanted, renames)
 
 
 # --- the marker ----------------------------------------------------------------------
@@ -734,12 +744,13 @@ def write_marker(state_directory: str, name: str, files: list[str], labels: list
 
 
 @contextlib.contextmanager
-def _locked(state_directory: str) -> Iterator[None]:
+def _locked(state_directory: str, seconds: float | None = None) -> Iterator[None]:
     """One run at a time, so that what lies in the stage is surely left over."""
+    patience = LOCK_SECONDS if seconds is None else seconds
     os.makedirs(state_directory, mode=0o755, exist_ok=True)
     path = os.path.join(state_directory, "files.lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + patience
     try:
         while True:
             try:
@@ -748,7 +759,7 @@ def _locked(state_directory: str) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise Faults(
-                        [f"another run has been changing files for {LOCK_SECONDS} s ({path})"]
+                        [f"another run has been changing files for {patience} s ({path})"]
                     ) from None
                 time.sleep(0.1)
         yield
@@ -863,9 +874,8 @@ def _stage_and_validate(
         if change.new_content and not (check and not change.spec.carries_content):
             change.staged = stage.place_for(change.spec.path)
             _write_new(change.staged, change, sync=not check)
-    validation = Validation(
-        stage, [c for c in plan.changes if not c.new_content or c.staged], outcome, check
-    )
+    changes = [c for c in plan.changes if not c.new_content or c.staged]
+    validation = Validation(stage, request.files, changes, outcome, check)
     validation.files()
     validation.trees(request.trees, made)
     if validation.faults:
@@ -892,6 +902,8 @@ def run(
     if plan.changes and plan.needs and not check:
         outcome.needs = plan.needs
         return outcome
+    if not check and not plan.changes:
+        _sweep(state_directory)
     if plan.changes and check:
         _predict(request, plan, outcome, state_directory)
     elif plan.changes:
@@ -949,6 +961,15 @@ def run(
         outcome.changed_labels = _union(marker["labels"], outcome.changed_labels)
     outcome.changed = bool(plan.changes) or outcome.pending
     return outcome
+
+
+def _sweep(state_directory: str) -> None:
+    """Takes away what a run that died has left in the stage; there may be secrets in it."""
+    stage = os.path.join(state_directory, "stage")
+    if os.path.isdir(stage) and os.access(stage, os.W_OK):
+        # Whoever holds the lock sweeps for itself.
+        with contextlib.suppress(Faults), _locked(state_directory, 0):
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def _predict(request: Request, plan: Plan, outcome: Outcome, state_directory: str) -> None:

@@ -16,7 +16,8 @@ REDACTED = "********"
 
 _SHORTEST_SECRET = 4
 _SEPARATORS = re.compile(r"[\s\"'`=:;,@/&?<>(){}\[\]|\\]+")
-_FIRST_WORD = re.compile(r"^[\s#;\-\"']*[A-Za-z_][A-Za-z0-9_.\-]*[\s=:\"']*")
+# A word with a digit in it is rather a password than a key.
+_FIRST_WORD = re.compile(r"^[\s#;\-\"']*[A-Za-z_][A-Za-z_.\-]{0,50}(?![A-Za-z0-9_.\-])[\s=:\"']*")
 
 
 def content_diff(path: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
@@ -141,3 +142,26 @@ def refusal(
     lines.append(words if words else "(the validator said nothing)")
     lines.extend(quoted)
     return "\n".join(lines)
+
+
+def template_line(template: str, words: str, number: int | None = None) -> str:
+    """The line of a template that an error is about, or nothing when it cannot be told.
+
+    The template engine gives a line for faults of syntax only; an undefined name is found
+    by looking for it.
+    """
+    lines = template.splitlines()
+    if number is None:
+        name = re.search(
+            r"'([A-Za-z_]\w*)' is undefined|has no attribute '([^']+)'|No filter named '([^']+)'",
+            words,
+        )
+        if name:
+            wanted = re.compile(r"\b" + re.escape(name.group(name.lastindex or 1)) + r"\b")
+            for index, line in enumerate(lines, start=1):
+                if wanted.search(line) and ("{{" in line or "{%" in line):
+                    number = index
+                    break
+    if number is None or not 0 < number <= len(lines):
+        return ""
+    return f"line {number}: {lines[number - 1].strip()}"

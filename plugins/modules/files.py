@@ -301,7 +301,6 @@ def main() -> None:
     except Faults as error:
         module.fail_json(
             msg="No file was changed.\n" + "\n".join(error.faults),
-            faults=error.faults,
             invocation=shown,
         )
     except OSError as error:
