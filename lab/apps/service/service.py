@@ -264,6 +264,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "stand-in"
     sys_version = ""
     timeout = 75
+    wbufsize = 64 * 1024  # head and body in one packet
     service: Service
 
     def setup(self) -> None:
@@ -352,6 +353,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+        # Before the answer leaves and its client can ask what was counted.
         self.account(status, path or urlsplit(self.path).path)
 
     def account(self, status: int, path: str) -> None:
@@ -433,6 +435,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "Upgrade")
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(digest).decode())
         self.end_headers()
+        self.wfile.flush()
         self.close_connection = True
         self.account(101, "/ws")
         self.connection.settimeout(0.5)
