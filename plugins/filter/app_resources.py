@@ -12,6 +12,8 @@ author: Berth contributors (@berth-platform)
 description:
   - Turns RV(ignore:app_services), the variable of the role P(berth.platform.app#role), into what
     the modules that carry it out take, such as files and releases.
+  - Nothing in the answer is secret. Files and releases, which can hold secrets, are given by
+    P(berth.platform.app_contents#filter).
   - Every fault of every service is reported in one error. Values of environment variables and
     credentials are never part of it.
 positional: _input
@@ -21,38 +23,22 @@ options:
     type: list
     elements: dict
     required: true
-  scope:
-    description: Name of the platform that the services belong to.
-    type: str
-    default: ""
-  play_hosts:
-    description: The hosts of the play.
-    type: list
-    elements: str
-    default: []
-  this_host:
-    description:
-      - The host that this is for. Of a service that names C(migrate_hosts), the first of them that
-        is in O(play_hosts) migrates.
-    type: str
-    default: ""
 seealso:
-  - module: berth.platform.files
-  - module: berth.platform.release
-  - module: berth.platform.units
+  - plugin: berth.platform.app_contents
+    plugin_type: filter
 """
 
 EXAMPLES = r"""
-- name: Units and environment files are in place
-  berth.platform.files:
-    files: "{{ (app_services | berth.platform.app_resources).files }}"
+- name: What the services need is known
+  ansible.builtin.set_fact:
+    resources: "{{ app_services | berth.platform.app_resources }}"
 """
 
 RETURN = r"""
 _value:
   description:
-    - C(packages), C(groups), C(users), C(files) and C(exclusive) for M(berth.platform.files),
-      C(releases) and C(watched) for M(berth.platform.release), C(units) for
+    - C(packages), C(groups) and C(users) that they need, C(exclusive) for M(berth.platform.files),
+      C(watched) for M(berth.platform.release), C(units) for
       P(berth.platform.app_unit_orders#filter).
     - By the name of the unit without C(.service), C(probes) for M(berth.platform.health_probe)
       and C(logs) for M(berth.platform.service_logs).
@@ -67,15 +53,14 @@ from ansible_collections.berth.platform.plugins.module_utils.app_services import
 from ansible_collections.berth.platform.plugins.module_utils.systemd_unit import UnitError
 
 
-def app_resources(
-    services: Any, scope: str = "", play_hosts: Sequence[str] = (), this_host: str = ""
-) -> dict[str, Any]:
+def app_resources(services: Any) -> dict[str, Any]:
     if not isinstance(services, Sequence) or not all(isinstance(s, Mapping) for s in services):
         raise AnsibleFilterError("app_resources: the services are not a list of mappings")
     try:
-        return resources(services, scope, play_hosts, this_host)
+        found = resources(services)
     except UnitError as error:
         raise AnsibleFilterError("app_services is faulty:\n" + "\n".join(error.faults)) from error
+    return {key: value for key, value in found.items() if key not in ("files", "releases")}
 
 
 class FilterModule:

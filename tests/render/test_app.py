@@ -45,6 +45,7 @@ DHANMAN: dict[str, Any] = {
 VARIABLES: dict[str, Any] = {
     "app_services": [DHANMAN], "ansible_play_hosts": ["h1"], "app_scope": "dhanman-prod",
 }
+RESOURCES = evaluate("app", "app_services | berth.platform.app_resources", VARIABLES)
 RELEASE = {"activated": [], "stale_units": [], "retired_units": [], "waiting": []}
 
 
@@ -52,6 +53,7 @@ def after(**release: Any) -> dict[str, Any]:
     """The variables once the releases are in place on a host where the service runs."""
     running = {"dhanman-sales-prod.service": {"active": "active", "enabled": "enabled"}}
     return VARIABLES | {
+        "__app_resources": RESOURCES,
         "ansible_facts": host(units=running),
         "__app_files": {"changed_labels": release.pop("labels", [])},
         "__app_release": RELEASE | release,
@@ -81,9 +83,13 @@ def test_specification_refuses(change: dict[str, Any], words: str) -> None:
     assert words in "\n".join(spec_errors("app", {"app_services": [service]}))
 
 
-def test_resources() -> None:
-    found = evaluate("app", "__app_resources", VARIABLES)
-    assert found["packages"] == ["dotnet-runtime-9.0", "logrotate"]
+def test_facts_hold_no_secret() -> None:
+    assert RESOURCES["packages"] == ["dotnet-runtime-9.0", "logrotate"]
+    assert "canary" not in str(RESOURCES)
+
+
+def test_contents() -> None:
+    found = evaluate("app", "__app_contents", VARIABLES)
     (release,) = found["releases"]
     assert release["migrate"]["unit"] == "dhanman-sales-prod-migrate@{version}.service"
     unit = next(f for f in found["files"] if f["path"].endswith("/dhanman-sales-prod.service"))
