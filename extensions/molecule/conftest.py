@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -51,6 +52,18 @@ def converge(inventory: str) -> Callable[..., subprocess.CompletedProcess[str]]:
             stderr=subprocess.STDOUT,
             env=environment,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def lab() -> Callable[..., None]:
+    """Ask the lab about a host of the scenario: lab("restart", "server")."""
+    project = "molecule-" + re.sub("[^a-z0-9]+", "-", os.environ["MOLECULE_SCENARIO_NAME"])
+    program = str(Path(__file__).parents[2] / "lab" / "lab")
+
+    def run(command: str, host: str, *arguments: str) -> None:
+        subprocess.run([program, command, project, host, *arguments], check=True)
 
     return run
 

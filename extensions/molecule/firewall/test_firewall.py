@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -72,7 +70,6 @@ END
 """
 
 testinfra_hosts = ["ansible://server"]
-LAB_PROJECT = "molecule-firewall"
 
 
 def listen(host: Any, name: str, ports: list[int], netns: str = "") -> None:
@@ -249,7 +246,7 @@ class TestLockOut:
 
     def test_reverted_without_the_controller(self, server: Any, client: Any, address: str) -> None:
         """The controller dies right after loading."""
-        command = f"""
+        command = """
             nft list table inet berth >/run/berth/firewall/old
             (echo 'table inet berth'; echo 'delete table inet berth'
              cat /run/berth/firewall/old) >/run/berth/firewall/previous.nft
@@ -281,10 +278,14 @@ class TestReboot:
     """After a reboot the same is open."""
 
     def test_reboot(
-        self, server: Any, client: Any, address: str, converge: Callable[..., Any]
+        self,
+        server: Any,
+        client: Any,
+        address: str,
+        converge: Callable[..., Any],
+        lab: Callable[..., None],
     ) -> None:
-        lab = os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "lab", "lab")
-        subprocess.run([lab, "restart", LAB_PROJECT, "server"], check=True)
+        lab("restart", "server")
         listen(server, "listeners", [8000, 8002])
         time.sleep(0.3)
         assert ask(client, address, 8000) == "hello"
