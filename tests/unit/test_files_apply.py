@@ -5,6 +5,7 @@ Where owners change or a mount namespace is needed the tests need root, as CI ha
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import stat
@@ -309,6 +310,25 @@ def test_unknown_accounts_are_all_named(host: Host) -> None:
         )
     assert len(caught.value.faults) == 2
     assert names_in(host.root) == []
+
+
+def test_new_content_is_nobody_else_s_until_it_has_its_mode(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    give = files_apply._give
+
+    def watch(descriptor: int, uid: int | None, gid: int | None, mode: int) -> None:
+        seen.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        give(descriptor, uid, gid, mode)
+
+    monkeypatch.setattr(files_apply, "_give", watch)
+    old = os.umask(0)
+    try:
+        host.run(host.entry("x", content="s", mode="0640"))
+    finally:
+        os.umask(old)
+    assert seen == [0o600]
 
 
 # --- other file systems --------------------------------------------------------------
@@ -623,6 +643,29 @@ class TestTrees:
         )
         assert not (tree / "written-by-validator").exists(), "it wrote into the copy"
         assert (tree / "fifo").exists()
+
+    def test_nothing_mounted_shows_outside(self, host: Host) -> None:
+        """Where mounts are shared, as systemd has them, they would spread to everybody."""
+        tree = host.root / "etc/server"
+        tree.mkdir(parents=True)
+        shared = ctypes.c_ulong(files_apply._MS_REC | 1 << 20)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                libc = ctypes.CDLL(None, use_errno=True)
+                assert libc.unshare(files_apply._CLONE_NEWNS) == 0
+                assert libc.mount(b"none", b"/", None, ctypes.c_ulong(1 << 18 | 16384), None) == 0
+                assert libc.mount(b"none", b"/", None, shared, None) == 0
+                before = Path("/proc/self/mountinfo").read_text()
+                host.run(
+                    host.entry("etc/server/x", content="x"),
+                    trees=[{"path": str(tree), "validate": "true"}],
+                )
+                code = 0 if Path("/proc/self/mountinfo").read_text() == before else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
     def test_a_secret_line_is_not_shown(self, host: Host, server: Callable[[], str]) -> None:
         speak = host.script(
