@@ -40,6 +40,9 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 BOOT_TIMEOUT = 90
 LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 NEEDS_CGROUP2 = ("debiantesting",)
+# As PID 1 of a real machine systemd shares its mounts with its services; in a container it leaves
+# them private, and credentials (LoadCredential=) then never reach a service.
+BOOT = ("/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init")
 FAULT_TABLE = "berth_lab_fault"
 
 
@@ -245,7 +248,7 @@ def create(project: Project, host: Host, volumes: Sequence[str]) -> None:
         if "crun" not in Traits.detect().runtimes:
             raise LabError(f"{image} needs crun on this machine: install it")
         start.insert(0, f"--runtime={CGROUP2_RUNTIME}")
-    podman(*start, *container_options(project, host), *boot_options(), *mounts, image.tag)
+    podman(*start, *container_options(project, host), *boot_options(), *mounts, image.tag, *BOOT)
     put(project, host.name, "/etc/hosts", f"{LOCALHOST}{host.address} {host.name}\n", "022")
 
 
