@@ -40,9 +40,10 @@ _HOLDERS: dict[str, dict[str, list[str]]] = {
     "rabbitmq": {"units": ["rabbitmq-server.service"]},
     "rabbitmq_management": {"units": ["rabbitmq-server.service"]},
     "rabbitmq_distribution": {"units": ["rabbitmq-server.service"]},
-    "rabbitmq_epmd": {"processes": ["epmd"], "units": ["epmd.service", "epmd.socket"]},
+    # A socket that systemd opens for a service is held by systemd itself.
+    "rabbitmq_epmd": {"processes": ["epmd", "systemd"]},
     "object_store": {"units": ["object-store.service"]},
-    "ssh": {"processes": ["sshd"], "units": ["ssh.service", "ssh.socket"]},
+    "ssh": {"processes": ["sshd", "systemd"]},
 }
 
 
