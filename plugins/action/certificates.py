@@ -151,7 +151,7 @@ class ActionModule(ActionBase):
                     for name, entry in entries.items()
                 ],
                 **(
-                    {"anchor": authority.pem, "anchor_file": _anchor_file(authority)}
+                    {"anchors": authority.fingerprints, "anchor_file": _anchor_file(authority)}
                     if authority
                     else {}
                 ),

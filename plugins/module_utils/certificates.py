@@ -66,6 +66,10 @@ class Authority:
         """The certificates alone: what clients trust."""
         return _pem(self.chain)
 
+    @property
+    def fingerprints(self) -> list[str]:
+        return [certificate.fingerprint(hashes.SHA256()).hex() for certificate in self.chain]
+
 
 @dataclass(frozen=True)
 class Wanted:

@@ -170,15 +170,6 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         }
         for site in result["sites"]
     ]
-    result["cache_directories"] = [
-        {
-            "path": f"/var/cache/nginx/{cache['name']}",
-            "state": "directory",
-            "owner": "www-data",
-            "mode": "0700",
-        }
-        for cache in result["caches"]
-    ]
     result["checksum"] = hashlib.sha256(
         json.dumps([result, given.get("templates", "")], sort_keys=True, default=str).encode()
     ).hexdigest()

@@ -38,6 +38,14 @@ def took_over(before: Workers, now: Workers) -> bool:
     return bool(now.serving) and not now.serving & before.serving
 
 
+def gave_up(log: str) -> bool:
+    """Whether nginx has said that it keeps the old configuration.
+
+    A port that is taken is tried again for a while, so the single attempts do not count.
+    """
+    return any("[emerg]" in line and " bind() to " not in line for line in log.splitlines())
+
+
 def children_titles(master: int, proc: str = "/proc") -> list[tuple[int, str]]:
     found = []
     for name in os.listdir(proc):

@@ -41,11 +41,13 @@ options:
         description: Mode that the private key should have.
         type: str
         default: "0640"
-  anchor:
-    description: Certificates (PEM) to look for among those that the host trusts.
-    type: str
+  anchors:
+    description: SHA-256 of certificates to look for among those that the host trusts.
+    type: list
+    elements: str
+    default: []
   anchor_file:
-    description: File in which O(anchor) should stand, for the host to trust it.
+    description: File in which they should stand, for the host to trust them.
     type: path
   store:
     description: The bundle of all certificates that the host trusts.
@@ -86,7 +88,7 @@ certificates:
       type: list
       elements: str
 anchor_stored:
-  description: Whether O(anchor_file) holds exactly O(anchor).
+  description: Whether O(anchor_file) holds exactly the O(anchors).
   returned: success
   type: bool
 anchor_present:
@@ -94,12 +96,14 @@ anchor_present:
   returned: success
   type: bool
 anchor_trusted:
-  description: Whether the host's bundle contains all of O(anchor).
+  description: Whether O(store) contains all O(anchors).
   returned: success
   type: bool
 """
 
+import base64
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -171,9 +175,15 @@ def certificate(directory: str, wanted: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def blocks(pem: str) -> set[str]:
-    """The certificates of a text, without the line breaks that differ between writers."""
-    return {"".join(block.split()) for block in _BLOCK.findall(pem)}
+def fingerprints(pem: str) -> set[str]:
+    """SHA-256 of each certificate in a text."""
+    result = set()
+    for block in _BLOCK.findall(pem):
+        try:
+            result.add(hashlib.sha256(base64.b64decode("".join(block.split()))).hexdigest())
+        except ValueError:
+            continue  # no certificate of ours
+    return result
 
 
 def main() -> None:
@@ -192,24 +202,24 @@ def main() -> None:
                 "default": [],
                 "options": suboptions,
             },
-            "anchor": {"type": "str"},
+            "anchors": {"type": "list", "elements": "str", "default": []},
             "anchor_file": {"type": "path"},
             "store": {"type": "path", "default": "/etc/ssl/certs/ca-certificates.crt"},
         },
         supports_check_mode=True,
     )
     params = module.params
-    anchor, anchor_file = params["anchor"] or "", params["anchor_file"] or ""
-    trusted = blocks(read(params["store"], 64 * LIMIT)) if anchor else set()
+    anchors, anchor_file = set(params["anchors"]), params["anchor_file"] or ""
+    trusted = fingerprints(read(params["store"], 64 * LIMIT)) if anchors else set()
     module.exit_json(
         changed=False,
         certificates={
             wanted["name"]: certificate(params["directory"], wanted)
             for wanted in params["certificates"]
         },
-        anchor_stored=bool(anchor) and read(anchor_file) == anchor,
+        anchor_stored=bool(anchors) and fingerprints(read(anchor_file)) == anchors,
         anchor_present=os.path.lexists(anchor_file) if anchor_file else False,
-        anchor_trusted=bool(anchor) and blocks(anchor) <= trusted,
+        anchor_trusted=bool(anchors) and anchors <= trusted,
     )
 
 

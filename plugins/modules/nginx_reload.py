@@ -74,13 +74,14 @@ seconds:
   type: float
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.berth.platform.plugins.module_utils.nginx_workers import (
-    Workers,
     ask,
     children_titles,
+    gave_up,
     sort_workers,
     took_over,
 )
@@ -96,10 +97,18 @@ def master_of(module: AnsibleModule, service: str) -> int:
     return int(out.strip() or 0)
 
 
-def last_lines(path: str) -> str:
+def size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def text_from(path: str, start: int) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as handle:
-            return "".join(handle.readlines()[-LOG_LINES:])
+            handle.seek(start)
+            return handle.read()
     except OSError:
         return ""
 
@@ -133,29 +142,33 @@ def main() -> None:
 
     started = time.monotonic()
     before = sort_workers(children_titles(master))
+    log_size = size_of(params["error_log"])
     rc, out, err = module.run_command(["systemctl", "reload", params["service"]])
     if rc != 0:
         module.fail_json(msg=f"{params['service']} cannot be reloaded: {(err or out).strip()}")
 
-    now = Workers(frozenset(), frozenset())
-    answer = ""
-    while time.monotonic() - started < params["wait"]:
+    while True:
         now = sort_workers(children_titles(master))
-        if took_over(before, now):
-            answer = ask(params["status_socket"], "/checksum") if params["checksum"] else ""
-            if not params["checksum"] or answer == params["checksum"]:
-                break
+        taken_over = took_over(before, now)
+        answer = ""
+        if taken_over and params["checksum"]:
+            answer = ask(params["status_socket"], "/checksum")
+        if taken_over and answer == (params["checksum"] or ""):
+            break
+        log = text_from(params["error_log"], log_size)
+        seconds = time.monotonic() - started
+        if seconds > params["wait"] or (not taken_over and gave_up(log)):
+            what = (
+                f"answers {answer or 'nothing'} in place of {params['checksum']}"
+                if taken_over
+                else "keeps its old workers"
+            )
+            words = "".join(log.splitlines(keepends=True)[-LOG_LINES:])
+            module.fail_json(
+                msg=f"after {seconds:.1f} s nginx {what}: the new configuration does not serve."
+                f" {params['error_log']} says:\n{words}"
+            )
         time.sleep(INTERVAL)
-    else:
-        what = (
-            f"answers {answer or 'nothing'} in place of {params['checksum']}"
-            if took_over(before, now)
-            else "keeps its old workers"
-        )
-        module.fail_json(
-            msg=f"after {params['wait']:g} s nginx {what}: the new configuration does not serve."
-            f" The end of {params['error_log']}:\n{last_lines(params['error_log'])}"
-        )
     if params["applied"]:
         remove_marker(params["applied"])
     module.exit_json(

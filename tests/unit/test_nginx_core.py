@@ -283,6 +283,22 @@ class TestWorkers:
             is expected
         )
 
+    @pytest.mark.parametrize(
+        ("log", "expected"),
+        [
+            ("", False),
+            ("[notice] 1#1: signal process started\n", False),
+            ("[emerg] 1#1: bind() to 0.0.0.0:80 failed (98: Address already in use)\n", False),
+            (
+                "[emerg] 1#1: bind() to 0.0.0.0:80 failed\n[emerg] 1#1: still could not bind()\n",
+                True,
+            ),
+            ('[emerg] 1#1: open() "/var/log/x.log" failed (13: Permission denied)\n', True),
+        ],
+    )
+    def test_nginx_says_when_it_gives_up(self, log: str, expected: bool) -> None:
+        assert w.gave_up(log) is expected
+
     def test_children_of_a_process(self, tmp_path: Path) -> None:
         for pid, parent, title in ((7, 1, "a\0b"), (8, 7, "nginx: worker process\0")):
             (tmp_path / str(pid)).mkdir()
