@@ -302,7 +302,8 @@ def make_steps(
                 steps.faults.append(f"{unit.name}: there is no such unit on this host")
                 continue
             if now.load in ("bad-setting", "error"):
-                words = now.load_error or "see `systemd-analyze verify`"
+                words = now.load_error.removeprefix("org.freedesktop.systemd1.")
+                words = words or "see `systemd-analyze verify`"
                 steps.faults.append(f"{unit.name}: its unit file is faulty: {words}")
                 continue
             if now.masked and unit.masked is not False:

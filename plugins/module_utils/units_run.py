@@ -107,7 +107,7 @@ class Systemd:
             raise UnitsFailed(f"systemd does not answer: {answer.words}")
         return match_blocks(names, parse_show(answer.out))
 
-    def tell(self, verb: str, names: Sequence[str], seconds: float = 90) -> Answer:
+    def tell(self, verb: str, names: Sequence[str], seconds: float = 120) -> Answer:
         return self._call(["systemctl", "--no-ask-password", verb, "--", *names], seconds)
 
     def must(self, verb: str, names: Sequence[str]) -> None:
@@ -148,11 +148,11 @@ class Systemd:
         lines.append(journal if journal else "(its journal is empty)")
         return "\n".join(lines)
 
-    def _run_batches(self, steps: Steps, wait: float) -> dict[str, str]:
+    def _run_batches(self, steps: Steps, wait: float, deadline: float) -> dict[str, str]:
         """Gives the orders; what systemctl said of a failure, by unit."""
         told: dict[str, str] = {}
         for verb, names in batches(steps.run):
-            answer = self.tell(verb, names, max(wait, 1))
+            answer = self.tell(verb, names, max(deadline - time.monotonic(), 1))
             if answer.code == 0:
                 continue
             for name in names:
@@ -168,12 +168,11 @@ class Systemd:
         return told
 
     def wait_until_up(
-        self, names: Sequence[str], before: Mapping[str, Unit], told: Mapping[str, str], wait: float
+        self, names: Sequence[str], told: Mapping[str, str], wait: float, deadline: float
     ) -> dict[str, Unit]:
         """Waits until every unit is up for good. Raises UnitsFailed for those that are not."""
         if not names:
             return {}
-        deadline = time.monotonic() + wait
         restarts: dict[str, int] = {}
         steady_since: dict[str, float] = {}
         failed: set[str] = set()
@@ -248,13 +247,15 @@ class Systemd:
         before = dict(units)
         steps = make_steps(wanted, units, check=check, linked=has_wants_link)
         if steps.faults:
-            raise UnitsFailed("\n".join(steps.faults))
+            # What exactly is wrong with a unit file is only said in the journal.
+            faulty = [n for n in names if units[n].load in ("bad-setting", "error")]
+            raise UnitsFailed("\n".join([*steps.faults, *map(self.journal, faulty)]).strip())
         result.notes = steps.notes
         # A unit that systemd had an old reading of is changed by reading it again; being
         # asked to reload, by `daemon_reload: true`, is a change as any order is.
         result.changed = steps.any or (reload and (stale or daemon_reload is True))
         if not check and (steps.any or steps.run):
-            units = {**units, **self._carry_out(steps, before, names, wait)}
+            units = {**units, **self._carry_out(steps, names, wait)}
         elif check:
             units = {name: _predicted(unit, steps.actions[name]) for name, unit in units.items()}
         for name in names:
@@ -265,9 +266,7 @@ class Systemd:
             }
         return result
 
-    def _carry_out(
-        self, steps: Steps, before: Mapping[str, Unit], names: Sequence[str], wait: float
-    ) -> dict[str, Unit]:
+    def _carry_out(self, steps: Steps, names: Sequence[str], wait: float) -> dict[str, Unit]:
         self.must("unmask", steps.unmask)
         self.must("stop", steps.stop)
         self.must("disable", steps.disable)
@@ -276,8 +275,9 @@ class Systemd:
         if steps.reset:
             # Fails for a unit that has left the failed state by itself, which is as good.
             self.tell("reset-failed", steps.reset)
-        told = self._run_batches(steps, wait)
-        self.wait_until_up([name for _verb, name in steps.run], before, told, wait)
+        deadline = time.monotonic() + wait
+        told = self._run_batches(steps, wait, deadline)
+        self.wait_until_up([name for _verb, name in steps.run], told, wait, deadline)
         return self.show(names)
 
 
