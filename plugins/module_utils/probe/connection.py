@@ -4,7 +4,7 @@
 """Connections that cannot be made to wait or to swallow more than they asked for.
 
 A small asyncio protocol in place of asyncio's streams: they cannot change to TLS on Python 3.10,
-and cost more per connection. Time limits are the scheduler's: it cancels, and ``abort`` is sync.
+and cost more per connection. Time limits are the scheduler's: it cancels, and ``leave`` is sync.
 """
 
 from __future__ import annotations
@@ -63,12 +63,14 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._paused = False
         self._transport: asyncio.Transport | None = None
+        # Below TLS, or the same.
+        self._raw: asyncio.Transport | None = None
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = self._raw = transport
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -92,19 +94,19 @@ class Connection(asyncio.Protocol):
 
     # What probes call.
 
-    @property
-    def pending(self) -> int:
-        """How many bytes have come and were not read."""
-        return len(self._buffer)
-
     def send(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def abort(self) -> None:
+    def leave(self) -> None:
         """Let go at once; a peer that does not read cannot hold us."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._transport is None or self._raw is None:
+            return
+        if self._transport is not self._raw and not self._transport.is_closing():
+            # Says goodbye (close_notify), without which PostgreSQL logs a reset connection. To
+            # close it twice breaks it on Python 3.11.2, which Debian 12 has.
+            self._transport.close()
+        self._raw.abort()
 
     async def _more(self) -> bool:
         """Wait for more bytes; False when there will be none."""
@@ -289,7 +291,7 @@ async def connected(attempt: Attempt, *, tls: bool = False) -> AsyncIterator[Con
         except OSError as error:
             raise ProbeFailed(os_error(error)) from None
     finally:
-        connection.abort()
+        connection.leave()
 
 
 async def secure(

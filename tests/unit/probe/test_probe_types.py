@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -789,3 +790,24 @@ def test_systemd_that_is_not_there(systemctl: Path, monkeypatch: pytest.MonkeyPa
     assert look_at("systemd", unit="x")["last_error"] == "systemctl: not booted with systemd"
     monkeypatch.setenv("PATH", "/nowhere")
     assert look_at("systemd", unit="x")["last_error"] == "systemctl: no such program"
+
+
+def test_https_of_a_server_that_closes_first(tmp_path: Path) -> None:
+    issued = servers.issue(tmp_path, "127.0.0.1")
+    body = http("x" * 100_000)
+
+    def handler(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(body)
+        assert isinstance(connection, ssl.SSLSocket)
+        with contextlib.suppress(OSError):
+            connection.unwrap()
+
+    with serving(handler, issued.context()) as port:
+        found = look(
+            *[
+                {"name": f"p{n}", "type": "https", "port": port, "ca_file": str(issued.pem)}
+                for n in range(20)
+            ]
+        )
+    assert found["healthy"], found["probes"]
