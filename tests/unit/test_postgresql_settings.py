@@ -19,7 +19,7 @@ from ansible_collections.berth.platform.plugins.module_utils.postgresql_settings
     nominal_memory,
     render,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # The document of a production server with 8 cores and 16 GB, every line of it.
@@ -88,6 +88,7 @@ def test_a_small_server_keeps_sensible_floors() -> None:
     assert settings["max_parallel_workers_per_gather"] == 1
 
 
+@settings(deadline=None)
 @given(st.integers(128, 2_000_000), st.integers(1, 512), st.integers(10, 5000))
 def test_memory_is_never_promised_twice(memory: int, cores: int, connections: int) -> None:
     settings = derive(Wish(memory_mb=memory, cores=cores, max_connections=connections))
