@@ -255,8 +255,8 @@ def _static_sites(plan: Plan, host: str) -> list[dict[str, Any]]:
             result.append(
                 {
                     "name": each.unit,
-                    "root": f"{each.home}/build",
-                    "releases": f"{each.home}/releases",
+                    "link": f"{each.home}/build",
+                    "directory": f"{each.home}/releases",
                     "artifact": artifact,
                     **({"version": artifact["version"]} if artifact.get("version") else {}),
                 }
