@@ -37,8 +37,11 @@ def at(hours_ago: float) -> int:
     return int((NOW - timedelta(hours=hours_ago)).timestamp())
 
 
-def backup(repository: int, hours_ago: float, kind: str = "full", **more: Any) -> dict[str, Any]:
+def backup(
+    repository: int, hours_ago: float, kind: str = "full", *, timeline: int = 2, **more: Any
+) -> dict[str, Any]:
     return {
+        "archive": {"start": f"{timeline:08X}0000000000000002"},
         "database": {"id": 1, "repo-key": repository},
         "label": f"r{repository}-{hours_ago:g}-{kind}",
         "type": kind,
@@ -226,6 +229,45 @@ class TestPlan:
             program.BackupError, match=r"no repository third; there are 1 \(local\)"
         ):
             self.plan(None, "third")
+
+
+class TestHistory:
+    """After a restore, some backups belong to a past that was left."""
+
+    PAST = {1: "0/2000080"}
+
+    def plan(self, *backups: dict[str, Any], timeline: int = 0) -> Any:
+        asked = []
+
+        def history(store: Any, line: int) -> dict[int, str]:
+            asked.append(line)
+            return self.PAST if line == 2 else {}
+
+        plan = program.plan_restore(stores(*backups), None, None, timeline, history)
+        assert asked in ([2], [])
+        return plan
+
+    def test_one_from_before_the_fork_leads_to_the_present(self) -> None:
+        early = backup(1, 9, timeline=1, lsn={"start": "0/0", "stop": "0/2000080"})
+        assert self.plan(early).backup.timeline == 1
+
+    def test_one_from_behind_the_fork_does_not(self) -> None:
+        early = backup(1, 9, timeline=1, lsn={"start": "0/0", "stop": "0/2000080"})
+        late = backup(1, 5, timeline=1, lsn={"start": "0/0", "stop": "0/2000081"})
+        assert self.plan(early, late).backup.label == "r1-9-full"
+        with pytest.raises(program.BackupError, match="no backup that leads to timeline 2"):
+            self.plan(late)
+
+    def test_but_it_leads_to_its_own(self) -> None:
+        late = backup(1, 5, timeline=1, lsn={"start": "0/0", "stop": "0/2000081"})
+        new = backup(1, 2, timeline=2)
+        plan = self.plan(late, new, timeline=1)
+        assert plan.backup.label == "r1-5-full"
+        assert plan.options()[-1] == "--target-timeline=1"
+
+    def test_the_file(self) -> None:
+        text = "1\t0/3000000\tno recovery target specified\n\n2\t0/80074B8\tbefore 2026-01-31\n"
+        assert program.parse_history(text) == {1: "0/3000000", 2: "0/80074B8"}
 
 
 class TestMetrics:

@@ -23,8 +23,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -128,6 +129,7 @@ class Backup:
     size: int
     stored: int
     lsn: str
+    timeline: int
     damaged: bool
 
 
@@ -167,6 +169,7 @@ def parse_info(raw: Sequence[Mapping[str, Any]], configuration: Configuration) -
                 size=one["info"]["size"],
                 stored=one["info"]["repository"].get("delta", 0),
                 lsn=(one.get("lsn") or {}).get("stop") or "",
+                timeline=int(((one.get("archive") or {}).get("start") or "0")[:8], 16),
                 damaged=bool(one.get("error")),
             )
             for one in stanza.get("backup", ())
@@ -267,7 +270,7 @@ class Plan:
     repository: Repository
     backup: Backup
     moment: datetime | None
-    timeline: str = ""
+    timeline: int = 0
 
     def options(self) -> list[str]:
         """For pgBackRest."""
@@ -290,10 +293,45 @@ class Plan:
         ]
 
 
+def parse_history(text: str) -> dict[int, str]:
+    """Where each earlier timeline was left, from a .history file."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0].isdigit():
+            found[int(words[0])] = words[1]
+    return found
+
+
+def lsn_number(text: str) -> int:
+    """A place in the WAL as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def leads_to(backup: Backup, timeline: int, history: Mapping[int, str]) -> bool:
+    """Whether replay can get from a backup to a timeline.
+
+    After an earlier restore there are backups of a history that was left: from those, the server
+    finds no way to the present one.
+    """
+    if not timeline or backup.timeline == timeline:
+        return True
+    left = history.get(backup.timeline)
+    return left is not None and (not backup.lsn or lsn_number(backup.lsn) <= lsn_number(left))
+
+
 def plan_restore(
-    stores: Iterable[Store], moment: datetime | None, wanted: Repository | None, timeline: str = ""
+    stores: Iterable[Store],
+    moment: datetime | None,
+    wanted: Repository | None = None,
+    timeline: int = 0,
+    history: Callable[[Store, int], Mapping[int, str]] = lambda store, timeline: {},
 ) -> Plan:
-    """The latest backup completed before the moment, in the first repository that has one."""
+    """The latest backup completed before the moment, in the first repository that has one.
+
+    Without a timeline the latest one is followed. *history* looks up a timeline's past.
+    """
     reasons = []
     for store in stores:
         if wanted and store.repository != wanted:
@@ -302,12 +340,17 @@ def plan_restore(
         if store.code not in (0, NO_BACKUP):
             reasons.append(f"repository {name}: {store.message}")
             continue
-        fitting = [one for one in store.backups if moment is None or one.stop <= moment.timestamp()]
+        line = timeline or int(store.last_wal[:8] or "0", 16)
+        past = history(store, line) if line > 1 else {}
+        usable = [one for one in store.backups if leads_to(one, line, past)]
+        fitting = [one for one in usable if moment is None or one.stop <= moment.timestamp()]
         if fitting:
             return Plan(store.repository, fitting[-1], moment, timeline)
-        if store.backups:
-            first = stamp(store.backups[0].stop)
+        if usable:
+            first = stamp(usable[0].stop)
             reasons.append(f"repository {name} reaches back to {first} only")
+        elif store.backups:
+            reasons.append(f"repository {name} holds no backup that leads to timeline {line}")
         else:
             reasons.append(f"repository {name} holds no backup")
     raise BackupError("nothing to restore from: " + "; ".join(reasons))
@@ -353,10 +396,10 @@ class Tools:
 
     def pgbackrest(self, command: str, *options: str, loud: bool = True) -> str:
         """Run a command of pgBackRest; what it says goes to the journal, its result is returned."""
-        argv = [PGBACKREST, f"--stanza={self.configuration.stanza}", *options]
+        argv = [PGBACKREST, f"--stanza={self.configuration.stanza}"]
         argv.append("--log-level-console=info" if loud else "--log-level-console=warn")
         done: subprocess.CompletedProcess[str] = subprocess.run(
-            [*argv, command],
+            [*argv, command, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if loud else subprocess.PIPE,
@@ -379,6 +422,21 @@ class Tools:
         """What the repositories hold."""
         answer = self.pgbackrest("info", "--output=json", loud=False)
         return parse_info(json.loads(answer or "[]"), self.configuration)
+
+    def history(self, store: Store, timeline: int) -> dict[int, str]:
+        """Where the timelines before that one were left."""
+        with tempfile.TemporaryDirectory(dir="/run/pgbackrest") as scratch:
+            os.chown(scratch, pwd.getpwnam(self.configuration.user).pw_uid, -1)
+            path = Path(scratch) / "history"
+            self.pgbackrest(
+                "archive-get",
+                f"--repo={store.repository.key}",
+                "--no-archive-async",
+                f"{timeline:08X}.history",
+                str(path),
+                loud=False,
+            )
+            return parse_history(path.read_text(encoding="utf-8"))
 
     def ask(
         self,
@@ -837,12 +895,6 @@ DATABASES = (
 )
 
 
-def lsn_number(text: str) -> int:
-    """A place in the WAL as a number."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
 @dataclass
 class Baseline:
     """What the live cluster had at a marked place of its WAL."""
@@ -1172,6 +1224,11 @@ def clean(configuration: Configuration) -> None:
 # --- the command -----------------------------------------------------------------------------
 
 
+def timeline(text: str) -> int:
+    """A timeline's number; none is 0."""
+    return int(text or "0")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's words."""
     command = argparse.ArgumentParser(prog="berth-backup", description=__doc__)
@@ -1188,7 +1245,7 @@ def parser() -> argparse.ArgumentParser:
     back = verbs.add_parser("restore", help="put the cluster back to a moment")
     back.add_argument("--time", required=True, help="a moment with its time zone, or 'latest'")
     back.add_argument("--repository", default="")
-    back.add_argument("--timeline", default="", help="after an earlier restore: a number")
+    back.add_argument("--timeline", type=timeline, default=0, help="after a restore: a number")
     back.add_argument("--force", action="store_true", help="even if WAL would be lost")
     back.add_argument("--wait", type=float, default=86400, help="seconds for replaying WAL")
     back.add_argument("--dry-run", action="store_true")
@@ -1201,7 +1258,7 @@ def parser() -> argparse.ArgumentParser:
 def _restore(tools: Tools, options: argparse.Namespace) -> dict[str, Any]:
     wanted = tools.configuration.repository(options.repository) if options.repository else None
     moment = parse_moment(options.time, now=datetime.now(timezone.utc) + timedelta(seconds=1))
-    plan = plan_restore(tools.stores(), moment, wanted, options.timeline)
+    plan = plan_restore(tools.stores(), moment, wanted, options.timeline, tools.history)
     if options.dry_run:
         return {"plan": plan.lines(), "unit": tools.configuration.unit}
     if options.confirm != os.uname().nodename:
