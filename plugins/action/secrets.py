@@ -32,6 +32,7 @@ SPEC_OPTIONS: dict[str, dict[str, Any]] = {
     "bytes": {"type": "int", "default": 32},
     "alphabet": {"type": "str", "default": "alphanumeric"},
     "common_name": {"type": "str", "default": ""},
+    "rotatable": {"type": "bool", "default": True},
 }
 
 
@@ -151,4 +152,5 @@ def _spec(item: dict[str, Any]) -> Spec:
         bytes=int(item["bytes"]),
         alphabet=str(item["alphabet"]),
         common_name=str(item["common_name"]),
+        rotatable=bool(item["rotatable"]),
     )

@@ -50,6 +50,7 @@ class Spec:
     bytes: int = 32
     alphabet: str = "alphanumeric"
     common_name: str = ""
+    rotatable: bool = True
 
     @property
     def characters(self) -> str:
@@ -188,6 +189,8 @@ def settle(
             faults.append(
                 f"secret {name} is given, not generated: to rotate it, change the value it is given"
             )
+        elif not spec.rotatable:
+            faults.append(f"secret {name} is not rotated: what is kept was encrypted with it")
     for spec in by_name.values():
         if spec.kind == "given" and spec.value is None and not stored.get(spec.name):
             faults.append(

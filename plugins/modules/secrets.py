@@ -74,6 +74,12 @@ options:
         description: The name of a V(authority).
         type: str
         default: ''
+      rotatable:
+        description:
+          - Whether O(rotate) may name it. V(false) for what encrypts data that is kept, such as
+            backups.
+        type: bool
+        default: true
   rotate:
     description:
       - Names of the secrets that get a new value in this run.

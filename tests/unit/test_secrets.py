@@ -169,10 +169,16 @@ def test_rotating_what_is_not_there_yet_generates_it() -> None:
         ("old", "nothing uses it"),
         ("smtp", "change the value it is given"),
         ("stored_given", "change the value it is given"),
+        ("cipher", "what is kept was encrypted with it"),
     ],
 )
 def test_what_cannot_be_rotated_is_said(name: str, message: str) -> None:
-    specs = [Spec("sales_database"), Spec("smtp", value="x"), Spec("stored_given", "given")]
+    specs = [
+        Spec("sales_database"),
+        Spec("smtp", value="x"),
+        Spec("stored_given", "given"),
+        Spec("cipher", rotatable=False),
+    ]
     with pytest.raises(SecretError) as error:
         run(specs, {"old": "1", "stored_given": "2"}, [name])
     assert message in str(error.value)
