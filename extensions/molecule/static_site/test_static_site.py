@@ -1,56 +1,115 @@
-"""A site as its web server meets it: one whole version at a time."""
+"""Sites as browsers get them, before, while and after they are switched."""
 
 from __future__ import annotations
 
+import http.client
+import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-SPA = Path(__file__).parents[3] / "lab" / "apps" / "spa"
+import pytest
+
+testinfra_hosts = ["ansible://server"]
+RELEASES = "/var/www/app/current.releases"
 
 
-def site(artifact: Path, **more: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": "app",
-            "link": "/var/www/app/build",
-            "directory": "/var/www/app/releases",
-            "artifact": {"path": str(artifact)},
-            **more,
-        }
-    ]
+@pytest.fixture
+def app() -> Iterator[Path]:
+    """The directory that the site is made of; as it was when the test is over."""
+    directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "app")
+    yield directory
+    write(directory, "one")
 
 
-def test_the_site_is_there_for_everybody_to_read(host: Any) -> None:
-    served = host.check_output("runuser -u nobody -- cat /var/www/app/build/index.html")
-    assert served == (SPA / "index.html").read_text().rstrip("\n")
+def write(directory: Path, word: str) -> None:
+    (directory / "index.html").write_text(f"<title>{word}</title>\n")
+    (directory / "assets/app.js").write_text(f"{word}\n")
 
 
-def test_a_new_version_is_switched_to_and_the_old_one_stays(
-    host: Any, converge: Any, tmp_path: Path
-) -> None:
-    first = host.check_output("readlink -f /var/www/app/build")
-    (tmp_path / "index.html").write_text("<p>second</p>")
-    done = converge(static_site_sites=site(tmp_path, version="v2"))
-    assert done.returncode == 0, done.stdout
-    assert host.file("/var/www/app/build/index.html").content_string == "<p>second</p>"
-    assert host.file(f"{first}/index.html").exists
-    done = converge()
-    assert done.returncode == 0, done.stdout
-    assert host.check_output("readlink -f /var/www/app/build") == first
+def ask(host: Any, domain: str, path: str = "/") -> tuple[int, bytes]:
+    address = host.check_output("hostname -I").split()[0]
+    return ask_address(address, domain, path)
 
 
-def test_only_the_last_versions_stay(host: Any, converge: Any, tmp_path: Path) -> None:
-    for number in range(3, 7):
-        (tmp_path / "index.html").write_text(f"<p>{number}</p>")
-        done = converge(static_site_sites=site(tmp_path, version=f"v{number}"))
-        assert done.returncode == 0, done.stdout
-    kept = host.check_output("ls /var/www/app/releases").split()
-    assert len(kept) == 3 and {"v6", "v5"} <= set(kept)
+def ask_address(address: str, domain: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Host": domain})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
-def test_a_folder_in_the_way_is_not_overwritten(host: Any, converge: Any) -> None:
-    host.check_output("mkdir -p /var/www/other/build && touch /var/www/other/build/mine")
-    done = converge(static_site_sites=site(SPA, link="/var/www/other/build"))
+def releases(host: Any) -> set[str]:
+    return set(host.check_output(f"ls {RELEASES}").split())
+
+
+def test_they_are_served(host: Any) -> None:
+    assert ask(host, "app.test") == (200, b"<title>one</title>\n")
+    assert ask(host, "app.test", "/any/route") == (200, b"<title>one</title>\n")
+    assert ask(host, "app.test", "/assets/app.js") == (200, b"one\n")
+    assert ask(host, "docs.test") == (200, b"docs\n")
+
+
+def test_the_web_server_cannot_change_them(host: Any) -> None:
+    assert host.file("/srv/docs").linked_to == "/srv/releases/docs/1.0.0"
+    for path in ("/var/www/app/current/", "/srv/docs/", "/srv/docs/index.html"):
+        assert host.run("runuser -u www-data -- test -r %s", path).rc == 0
+        assert host.run("runuser -u www-data -- test -w %s", path).rc == 1
+        assert host.run("runuser -u nobody -- test -r %s", path).rc == 1
+
+
+def test_a_switch_that_nobody_notices(host: Any, app: Path, converge: Callable[..., Any]) -> None:
+    address = host.check_output("hostname -I").split()[0]
+    answers: set[tuple[int, bytes]] = set()
+    done = threading.Event()
+
+    def browse() -> None:
+        while not done.is_set():
+            answers.add(ask_address(address, "app.test", "/"))
+
+    thread = threading.Thread(target=browse)
+    thread.start()
+    try:
+        write(app, "two")
+        assert "changed=1" in converge().stdout
+    finally:
+        done.set()
+        thread.join()
+    assert ask(host, "app.test", "/assets/app.js") == (200, b"two\n")
+    assert answers == {(200, b"<title>one</title>\n"), (200, b"<title>two</title>\n")}
+
+
+def test_old_releases_go(host: Any, app: Path, converge: Callable[..., Any]) -> None:
+    for word in ("three", "four", "five"):
+        write(app, word)
+        assert "changed=1" in converge().stdout
+    assert len(releases(host)) == 2
+    assert "changed=0" in converge().stdout
+
+
+def test_check_mode_predicts(host: Any, app: Path, converge: Callable[..., Any]) -> None:
+    converge()
+    before = releases(host)
+    write(app, "next")
+    assert "changed=1" in converge("--check", "--diff").stdout
+    assert releases(host) == before
+    assert b"one" in ask(host, "app.test")[1]
+
+
+def test_another_archive_than_promised_is_refused(host: Any, converge: Callable[..., Any]) -> None:
+    bad = {
+        "name": "docs",
+        "root": "/srv/docs",
+        "releases": "/srv/releases/docs",
+        "version": "2.0.0",
+        "artifact": {"url": "http://127.0.0.1:8099/docs.tar.gz", "checksum": f"sha256:{'0' * 64}"},
+    }
+    done = converge(static_site_sites=[bad])
     assert done.returncode != 0
-    assert "is not a symbolic link" in done.stdout
-    assert host.file("/var/www/other/build/mine").exists
+    assert "0000000" in done.stdout
+    assert ask(host, "docs.test") == (200, b"docs\n")
+    assert host.check_output("ls /srv/releases/docs") == "1.0.0"
