@@ -51,9 +51,7 @@ class ActionModule(ActionBase):
         result.update(answer)
         return result
 
-    def _releases(
-        self, releases: Any, sources: dict[str, tuple[str, tuple[str, ...]]]
-    ) -> Any:
+    def _releases(self, releases: Any, sources: dict[str, tuple[str, tuple[str, ...]]]) -> Any:
         """The releases, those of the controller's paths with the digest of their content."""
         if not isinstance(releases, list):
             return releases

@@ -36,9 +36,30 @@ LOGROTATE_DIRECTORY = "/etc/logrotate.d"
 
 # Directories of the distribution: files may be put there, their owner and mode are not ours.
 _COMMON_DIRECTORIES = (
-    "/", "/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run",
-    "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/var", "/var/cache", "/var/lib", "/var/local",
-    "/var/log", "/var/spool", "/var/tmp", "/var/www",
+    "/",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/local",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",
+    "/var/www",
 )
 _UNIT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9:_.-]{0,100}$")
 _PROBE_INTERVAL = 0.25
@@ -77,7 +98,9 @@ class Resources:
 
 
 def resources(
-    services: Sequence[Mapping[str, Any]], scope: str = "", play_hosts: Iterable[str] = (),
+    services: Sequence[Mapping[str, Any]],
+    scope: str = "",
+    play_hosts: Iterable[str] = (),
     this_host: str = "",
 ) -> dict[str, Any]:
     """Everything that follows from O(services). Raises UnitError with all faults at once.
@@ -152,9 +175,7 @@ def unit_orders(
     ]
     for unit in units:
         facts = known.get(unit["name"], {})
-        if (
-            unit["unit"] in changed or unit["service"] in switched or unit["name"] in unfinished
-        ):
+        if unit["unit"] in changed or unit["service"] in switched or unit["name"] in unfinished:
             orders.append({"name": unit["name"], "enabled": True, "state": "restarted"})
         elif facts.get("active") != "active" or facts.get("enabled") != "enabled":
             orders.append({"name": unit["name"], "enabled": True, "state": "started"})
@@ -180,17 +201,13 @@ def environment_path(unit: str) -> str:
 class _Service:
     """One service, with its defaults filled in."""
 
-    def __init__(
-        self, name: str, given: Mapping[str, Any], scope: str, migrates: bool
-    ) -> None:
+    def __init__(self, name: str, given: Mapping[str, Any], scope: str, migrates: bool) -> None:
         self.name = name
         self.given = given
         self.scope = scope
         self.migrates = migrates
         faults = [
-            f"{key}: is missing"
-            for key in ("name", "home", "artifact")
-            if not given.get(key)
+            f"{key}: is missing" for key in ("name", "home", "artifact") if not given.get(key)
         ]
         self.unit = str(given.get("unit") or name)
         self.home = str(given.get("home") or "/")
@@ -213,9 +230,7 @@ class _Service:
         if faults:
             raise UnitError(faults)
         self.lead = self.instances[0]
-        self.log_paths = {
-            instance.unit: self._log_paths(instance) for instance in self.instances
-        }
+        self.log_paths = {instance.unit: self._log_paths(instance) for instance in self.instances}
 
     def _instances(self) -> list[Instance]:
         own = self.given
@@ -308,8 +323,10 @@ class _Service:
             key: self.expand(value, instance) if isinstance(value, str) else value
             for key, value in instance.environment.items()
         } | dict(instance.secret_environment)
-        header = [f"Environment of {instance.unit}.service, written by Berth.",
-                  f"scope: {self.scope}"]
+        header = [
+            f"Environment of {instance.unit}.service, written by Berth.",
+            f"scope: {self.scope}",
+        ]
         # The environment file comes first: it is by it that a unit is known to be ours, also
         # when the run ends before the unit is written.
         entries = [
@@ -559,7 +576,10 @@ def _port(value: Any) -> int | None:
 
 def _directory(path: str, owner: str, group: str, mode: str) -> dict[str, Any]:
     return {
-        "path": path, "state": "directory", "owner": owner, "group": group, "mode": mode,
+        "path": path,
+        "state": "directory",
+        "owner": owner,
+        "group": group,
+        "mode": mode,
         "replace": False,
     }
-

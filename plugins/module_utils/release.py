@@ -345,8 +345,14 @@ def _run(argv: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": SEARCH_PATH, "SYSTEMD_PAGER": ""}
     environment.update(more.pop("env", {}))
     return subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-        check=False, env=environment, **more,
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=environment,
+        **more,
     )
 
 
@@ -452,6 +458,7 @@ class Work:
     did_migrate: bool = False
     did_activate: bool = False
     pruned: list[str] = field(default_factory=list)
+    warning: str = ""
     after: str | None = None
     versions_before: list[str] = field(default_factory=list)
 
@@ -504,14 +511,23 @@ class Host:
             self._resolve_version(spec)
         works = [self._look(spec) for spec in specs]
         self._check_unique(works)
-        needs = sorted({
-            work.spec.archive
-            for work in works
-            if work.spec.archive and not work.installed and work.spec.archive not in archives
-        })
+        needs = sorted(
+            {
+                work.spec.archive
+                for work in works
+                if work.spec.archive and not work.installed and work.spec.archive not in archives
+            }
+        )
         if needs and not self.check:
-            return {"changed": False, "needs": needs, "releases": [], "diff": [],
-                    "activated": [], "waiting": []}
+            return {
+                "changed": False,
+                "needs": needs,
+                "releases": [],
+                "diff": [],
+                "activated": [],
+                "waiting": [],
+                "warnings": [],
+            }
         if self.check:
             for work in works:
                 self._predict(work)
@@ -523,6 +539,7 @@ class Host:
             "releases": [work.result() for work in works],
             "activated": [work.spec.name for work in works if work.did_activate],
             "waiting": [work.spec.name for work in works if work.after != work.spec.version],
+            "warnings": [work.warning for work in works if work.warning],
             "diff": [
                 work.diff(self._versions_after(work)) for work in works if work.result()["changed"]
             ],
@@ -549,7 +566,8 @@ class Host:
         try:
             answer = _run(
                 ["git", "ls-remote", "--", spec.git, ref, f"{ref}^{{}}"],
-                timeout=60, env={"GIT_TERMINAL_PROMPT": "0"},
+                timeout=60,
+                env={"GIT_TERMINAL_PROMPT": "0"},
             )
         except FileNotFoundError:
             if self.check:
@@ -558,9 +576,7 @@ class Host:
         except subprocess.TimeoutExpired:
             raise ReleaseError(f"{spec.name}: {shown} does not answer") from None
         if answer.returncode != 0:
-            raise ReleaseError(
-                f"{spec.name}: {shown}: {without_password(_tail(answer.stderr, 3))}"
-            )
+            raise ReleaseError(f"{spec.name}: {shown}: {without_password(_tail(answer.stderr, 3))}")
         found: dict[str, str] = {}
         for line in answer.stdout.splitlines():
             commit, _, name = line.partition("\t")
@@ -586,9 +602,11 @@ class Host:
         )
         known = state.releases.get(spec.version, {}).get("identity")
         if work.installed and known and spec.identity and known != spec.identity:
-            raise work.fail(
-                "this version is there already, made of something else; a release is never "
-                "changed: give the new content a new version"
+            # Right for who goes back to an older version, a surprise for who forgot to name a
+            # new one.
+            work.warning = (
+                f"{spec.name}: the release {spec.version} is there already and is used as it is, "
+                "though the artifact is another now; a release is never changed"
             )
         return work
 
@@ -738,15 +756,14 @@ class Host:
         def git(*arguments: str) -> subprocess.CompletedProcess[str]:
             return _run(
                 ["git", "-c", "advice.detachedHead=false", "-C", tree, *arguments],
-                timeout=spec.build_timeout, env={"GIT_TERMINAL_PROMPT": "0"},
+                timeout=spec.build_timeout,
+                env={"GIT_TERMINAL_PROMPT": "0"},
             )
 
         def need(*arguments: str) -> None:
             answer = git(*arguments)
             if answer.returncode != 0:
-                raise work.fail(
-                    f"git {arguments[0]}: {without_password(_tail(answer.stderr))}"
-                )
+                raise work.fail(f"git {arguments[0]}: {without_password(_tail(answer.stderr))}")
 
         try:
             need("init", "--quiet")
@@ -784,8 +801,13 @@ class Host:
         os.mkdir(home, 0o700)
         os.chown(home, account.pw_uid, account.pw_gid)
         environment = {
-            "PATH": SEARCH_PATH, "LANG": "C.UTF-8", "HOME": os.path.join(spec.directory, ".home"),
-            "USER": user, "LOGNAME": user, "SHELL": "/bin/sh", "CI": "true",
+            "PATH": SEARCH_PATH,
+            "LANG": "C.UTF-8",
+            "HOME": os.path.join(spec.directory, ".home"),
+            "USER": user,
+            "LOGNAME": user,
+            "SHELL": "/bin/sh",
+            "CI": "true",
             **spec.build_environment,
         }
         script = (
@@ -796,23 +818,44 @@ class Host:
         try:
             for number, command in enumerate(spec.build, start=1):
                 argv = [
-                    "unshare", "--mount", "--propagation", "private", "--", "sh", "-ec", script,
-                    "berth-build", work.temporary, scaffold, spec.version, spec.directory,
-                    str(account.pw_uid), str(account.pw_gid), command,
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "--",
+                    "sh",
+                    "-ec",
+                    script,
+                    "berth-build",
+                    work.temporary,
+                    scaffold,
+                    spec.version,
+                    spec.directory,
+                    str(account.pw_uid),
+                    str(account.pw_gid),
+                    command,
                 ]
                 self._build_step(work, number, command, argv, environment)
         finally:
             _remove(scaffold)
 
     def _build_step(
-        self, work: Work, number: int, command: str, argv: Sequence[str],
+        self,
+        work: Work,
+        number: int,
+        command: str,
+        argv: Sequence[str],
         environment: Mapping[str, str],
     ) -> None:
         timeout = work.spec.build_timeout
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=dict(environment), start_new_session=True,
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
             )
             try:
                 process.wait(timeout)
@@ -842,8 +885,7 @@ class Host:
             raise work.fail(f"{unit} ended without setting {spec.marker}")
         if answer.returncode != 0:
             raise work.fail(
-                f"the migration {unit} failed ({_failure(unit)}); its last lines:\n"
-                f"{_journal(unit)}"
+                f"the migration {unit} failed ({_failure(unit)}); its last lines:\n{_journal(unit)}"
             )
         work.did_migrate = True
 

@@ -92,9 +92,10 @@ def directory_digest(directory: str, exclude: Sequence[str] = DEFAULT_EXCLUDE) -
 
 def pack(directory: str, target: str, exclude: Sequence[str] = DEFAULT_EXCLUDE) -> None:
     """The directory as a tar.gz that is the same, byte by byte, for the same content."""
-    with open(target, "wb") as raw, gzip.GzipFile(
-        filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0
-    ) as out:
+    with (
+        open(target, "wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as out,
+    ):
         stream: Any = out
         _write_tar(directory, stream, exclude)
 
@@ -111,7 +112,14 @@ def file_digest(path: str, algorithm: str = "sha256") -> str:
 
 
 ARCHIVE_NAMES = (
-    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip",
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz2",
+    ".tar.xz",
+    ".txz",
+    ".zip",
 )
 
 

@@ -25,13 +25,23 @@ def tail(path: str, lines: int) -> str:
 def journal(unit: str, lines: int) -> str:
     """The last lines of the journal of a unit; empty where there is no journal."""
     argv = [
-        "journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={lines}",
+        "journalctl",
+        "--no-pager",
+        "--quiet",
+        "--output=short-iso",
+        f"--lines={lines}",
         f"--unit={unit}",
     ]
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=15, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"},
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=15,
+            check=False,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -57,6 +67,4 @@ def collect(units: Sequence[Mapping[str, Any]], lines: int) -> list[dict[str, st
 
 
 def as_text(found: Sequence[Mapping[str, str]]) -> str:
-    return "\n".join(
-        f"==> {each['source']} <==\n{each['text'] or '(empty)'}" for each in found
-    )
+    return "\n".join(f"==> {each['source']} <==\n{each['text'] or '(empty)'}" for each in found)

@@ -114,8 +114,17 @@ _RESTARTS = ("no", "always", "on-success", "on-failure", "on-abnormal", "on-abor
 _TYPES = ("simple", "exec", "forking", "oneshot", "notify", "notify-reload", "dbus", "idle")
 _KILL_MODES = ("control-group", "mixed", "process", "none")
 _SIGNALS = (
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGABRT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM",
-    "SIGCONT", "SIGWINCH", "SIGPWR",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGABRT",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGTERM",
+    "SIGCONT",
+    "SIGWINCH",
+    "SIGPWR",
 )
 
 _USER = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,30}$")
@@ -175,8 +184,16 @@ def seconds(value: Value) -> float:
     if text == "infinity":
         return float("inf")
     factor = {"us": 1e-6, "ms": 1e-3, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-    short = {"sec": "s", "hr": "h", "hour": "h", "hours": "h", "day": "d", "days": "d",
-             "week": "w", "weeks": "w"}
+    short = {
+        "sec": "s",
+        "hr": "h",
+        "hour": "h",
+        "hours": "h",
+        "day": "d",
+        "days": "d",
+        "week": "w",
+        "weeks": "w",
+    }
     return sum(
         float(number) * factor.get(short.get(unit, unit), 1)
         for number, unit in _TIME_PART.findall(text)
@@ -498,8 +515,11 @@ def _service_section(unit: ServiceUnit, out: _Lines) -> None:
             out.fault("supplementary_groups", f"{group!r} is not the name of a group")
     out.add("SupplementaryGroups", " ".join(unit.supplementary_groups))
     if unit.working_directory:
-        out.text("working_directory", "WorkingDirectory",
-                 out.path("working_directory", unit.working_directory))
+        out.text(
+            "working_directory",
+            "WorkingDirectory",
+            out.path("working_directory", unit.working_directory),
+        )
     _commands(unit, out)
     _environment(unit, out)
 

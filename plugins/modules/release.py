@@ -118,7 +118,8 @@ options:
           - Name of the release, of letters, digits, dots, hyphens and underscores.
           - By default the first 12 digits of the content's SHA-256, or of the commit.
             With a build, of the SHA-256 over both.
-          - A version that is there already, made of other content, is an error.
+          - A version that is there already is used as it is. If the artifact is another now, a
+            warning says so.
         type: str
       owner:
         description: Owner of the release's files.
@@ -427,6 +428,8 @@ def main() -> None:
     host = Host(fetch, check=module.check_mode, lock_seconds=params["lock_timeout"])
     try:
         result = host.run([spec_from(each) for each in params["releases"]], params["archives"])
+        for warning in result.pop("warnings"):
+            module.warn(warning)
         result.update(look_at_units(params["units"], params["registry"] or "", params["scope"]))
     except ReleaseError as error:
         module.fail_json(msg=str(error))

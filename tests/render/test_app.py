@@ -33,7 +33,10 @@ DHANMAN: dict[str, Any] = {
     "sandbox": {"protect_system": "full"},
     "instances": [
         {
-            "name": "1", "unit": "dhanman-sales-prod", "bind": "127.0.0.1", "port": 5006,
+            "name": "1",
+            "unit": "dhanman-sales-prod",
+            "bind": "127.0.0.1",
+            "port": 5006,
             "standby_port": 5056,
             "command": "/usr/bin/dotnet Dhanman.Sales.dll --urls http://127.0.0.1:5006",
             "environment": {"ASPNETCORE_ENVIRONMENT": "Production", "PORT": "5006"},
@@ -43,7 +46,9 @@ DHANMAN: dict[str, Any] = {
     ],
 }
 VARIABLES: dict[str, Any] = {
-    "app_services": [DHANMAN], "ansible_play_hosts": ["h1"], "app_scope": "dhanman-prod",
+    "app_services": [DHANMAN],
+    "ansible_play_hosts": ["h1"],
+    "app_scope": "dhanman-prod",
 }
 RESOURCES = evaluate("app", "app_services | berth.platform.app_resources", VARIABLES)
 RELEASE = {"activated": [], "stale_units": [], "retired_units": [], "waiting": []}
@@ -97,8 +102,13 @@ def test_contents() -> None:
         "Description=Dhanman Sales - Production",
         "After=network.target postgresql.service rabbitmq-server.service",
         "ExecStart=/usr/bin/dotnet Dhanman.Sales.dll --urls http://127.0.0.1:5006",
-        "RestartSec=10", "KillSignal=SIGINT", "LimitNOFILE=65536", "MemoryMax=2G",
-        "CPUQuota=200%", "ProtectSystem=full", "SyslogIdentifier=dhanman-sales-prod",
+        "RestartSec=10",
+        "KillSignal=SIGINT",
+        "LimitNOFILE=65536",
+        "MemoryMax=2G",
+        "CPUQuota=200%",
+        "ProtectSystem=full",
+        "SyslogIdentifier=dhanman-sales-prod",
         "StandardOutput=append:/var/log/dhanman/prod/sales.log",
     ):
         assert f"\n{line}\n" in unit["content"]
@@ -131,9 +141,7 @@ def test_release_that_waited_for_another_host() -> None:
 
 
 def test_fresh_host() -> None:
-    assert names(after() | {"ansible_facts": host()}) == [
-        ("dhanman-sales-prod.service", "started")
-    ]
+    assert names(after() | {"ansible_facts": host()}) == [("dhanman-sales-prod.service", "started")]
 
 
 def test_marker_is_of_the_scope() -> None:
@@ -142,10 +150,12 @@ def test_marker_is_of_the_scope() -> None:
 
 
 def test_message() -> None:
-    ready = {"probes": [
-        {"name": "a", "healthy": True, "last_error": None},
-        {"name": "b", "healthy": False, "last_error": "status 503, not 200"},
-    ]}
+    ready = {
+        "probes": [
+            {"name": "a", "healthy": True, "last_error": None},
+            {"name": "b", "healthy": False, "last_error": "status 503, not 200"},
+        ]
+    }
     assert evaluate("app", "__app_unready_lines", {"__app_ready": ready}) == [
         "b is not ready: status 503, not 200"
     ]

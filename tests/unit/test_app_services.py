@@ -15,8 +15,12 @@ from ansible_collections.berth.platform.plugins.module_utils.systemd_unit import
 
 def service(**more: Any) -> dict[str, Any]:
     return {
-        "name": "sales", "unit": "dhanman-sales-prod", "home": "/var/www/prod/dhanman-sales",
-        "user": "www-data", "group": "www-data", "artifact": {"path": "/build"},
+        "name": "sales",
+        "unit": "dhanman-sales-prod",
+        "home": "/var/www/prod/dhanman-sales",
+        "user": "www-data",
+        "group": "www-data",
+        "artifact": {"path": "/build"},
         "command": "./run --listen {bind}:{port}",
         "instances": [{"name": "1", "unit": "dhanman-sales-prod", "port": 5006}],
     } | more
@@ -42,16 +46,18 @@ LOG = {"stdout": "/var/log/shop/sales.log", "stderr": "/var/log/shop/sales.error
 class TestFiles:
     def test_unit(self) -> None:
         text = files(service())[UNIT]["content"]
-        assert ("ExecStart=/var/www/prod/dhanman-sales/current/run --listen 127.0.0.1:5006\n"
-                in text)
+        assert "ExecStart=/var/www/prod/dhanman-sales/current/run --listen 127.0.0.1:5006\n" in text
         assert f"EnvironmentFile={ENVIRONMENT}\n" in text
         assert "SyslogIdentifier=dhanman-sales-prod\n" in text
 
     def test_secrets_are_in_private_files_alone(self) -> None:
-        entries = files(service(
-            secret_environment={"JWT": "canary1"}, credentials={"key": "canary2"},
-            environment={"MODE": "production"},
-        ))
+        entries = files(
+            service(
+                secret_environment={"JWT": "canary1"},
+                credentials={"key": "canary2"},
+                environment={"MODE": "production"},
+            )
+        )
         holders = {path for path, entry in entries.items() if "canary" in entry.get("content", "")}
         assert holders == {ENVIRONMENT, "/etc/berth/credentials/dhanman-sales-prod/key"}
         assert all(entries[path]["mode"] == "0600" for path in holders)
@@ -63,9 +69,10 @@ class TestFiles:
         assert paths.index(ENVIRONMENT) < paths.index(UNIT)
 
     def test_scope_is_in_the_head(self) -> None:
-        assert "# scope: dhanman-prod\n" in files(service(), scope="dhanman-prod")[ENVIRONMENT][
-            "content"
-        ]
+        assert (
+            "# scope: dhanman-prod\n"
+            in files(service(), scope="dhanman-prod")[ENVIRONMENT]["content"]
+        )
 
     def test_nothing_is_filled_into_secrets(self) -> None:
         entries = files(service(secret_environment={"S": "{port}"}, environment={"P": "{port}"}))
@@ -97,13 +104,19 @@ class TestFiles:
     def test_rotation(self) -> None:
         entries = files(service(log=LOG, log_rotate={"frequency": "weekly", "rotate": 3}))
         text = entries[ROTATION]["content"]
-        for word in ("/var/log/shop/sales.log\n", "/var/log/shop/sales.error.log {", "weekly",
-                     "rotate 3", "copytruncate"):
+        for word in (
+            "/var/log/shop/sales.log\n",
+            "/var/log/shop/sales.error.log {",
+            "weekly",
+            "rotate 3",
+            "copytruncate",
+        ):
             assert word in text
 
     def test_shared_log_is_rotated_once(self) -> None:
-        other = service(name="b", unit="b", home="/srv/b", log=LOG,
-                        instances=[{"unit": "b", "port": 1}])
+        other = service(
+            name="b", unit="b", home="/srv/b", log=LOG, instances=[{"unit": "b", "port": 1}]
+        )
         entries = files(service(log=LOG), other)
         assert "/etc/logrotate.d/berth-service-b" not in entries
 
@@ -127,12 +140,20 @@ class TestFiles:
 
 class TestInstances:
     TWO = service(
-        unit="shop", instances=[
+        unit="shop",
+        instances=[
             {"name": "1", "unit": "shop-1", "port": 5001, "environment": {"N": "1"}},
-            {"name": "2", "unit": "shop-2", "port": 5002, "secret_environment": {"S": "2"},
-             "command": "./other {port}", "health": {"ready": "http://127.0.0.1:5002/r"}},
+            {
+                "name": "2",
+                "unit": "shop-2",
+                "port": 5002,
+                "secret_environment": {"S": "2"},
+                "command": "./other {port}",
+                "health": {"ready": "http://127.0.0.1:5002/r"},
+            },
         ],
-        environment={"N": "0", "ALL": "x"}, log={"stdout": "/var/log/shop/{instance}.log"},
+        environment={"N": "0", "ALL": "x"},
+        log={"stdout": "/var/log/shop/{instance}.log"},
     )
 
     def test_unit_for_each(self) -> None:
@@ -167,17 +188,23 @@ class TestProbes:
     def test_path(self) -> None:
         probe = self.probe(health={"ready": "/health/ready", "live": "/health"})
         assert (probe["address"], probe["port"], probe["path"]) == (
-            "127.0.0.1", 5006, "/health/ready",
+            "127.0.0.1",
+            5006,
+            "/health/ready",
         )
 
     def test_url(self) -> None:
         probe = self.probe(health={"ready": "https://[::1]:{port}/r?x=1"})
         assert (probe["type"], probe["address"], probe["port"], probe["path"]) == (
-            "https", "::1", 5006, "/r?x=1",
+            "https",
+            "::1",
+            5006,
+            "/r?x=1",
         )
 
-    @pytest.mark.parametrize(("bind", "asked"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"),
-                                                 ("10.0.0.5", "10.0.0.5")])
+    @pytest.mark.parametrize(
+        ("bind", "asked"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.5", "10.0.0.5")]
+    )
     def test_wildcard(self, bind: str, asked: str) -> None:
         assert self.probe(instances=[{"bind": bind, "port": 1}])["address"] == asked
 
@@ -199,10 +226,14 @@ class TestMigration:
         release = "/var/www/prod/dhanman-sales/releases/%i"
         marker = "/var/lib/berth/migrations/dhanman-sales-prod/%i"
         for line in (
-            "Type=oneshot", f"WorkingDirectory={release}",
+            "Type=oneshot",
+            f"WorkingDirectory={release}",
             f"ExecStart={release}/migrate up --to {release}",
-            f"ConditionPathExists=!{marker}", f"ExecStartPost=+/usr/bin/touch {marker}",
-            f"EnvironmentFile={ENVIRONMENT}", "ProtectSystem=strict", "TimeoutStartSec=600",
+            f"ConditionPathExists=!{marker}",
+            f"ExecStartPost=+/usr/bin/touch {marker}",
+            f"EnvironmentFile={ENVIRONMENT}",
+            "ProtectSystem=strict",
+            "TimeoutStartSec=600",
         ):
             assert f"{line}\n" in text
         assert "canary" not in text
@@ -216,13 +247,18 @@ class TestMigration:
 
     @pytest.mark.parametrize(
         ("this", "play", "migrates"),
-        [("a", "abc", True), ("b", "abc", False), ("b", "bc", True), ("c", "bc", False),
-         ("x", "x", True)],
+        [
+            ("a", "abc", True),
+            ("b", "abc", False),
+            ("b", "bc", True),
+            ("c", "bc", False),
+            ("x", "x", True),
+        ],
     )
     def test_one_of_the_hosts(self, this: str, play: str, migrates: bool) -> None:
-        (release,) = resources(
-            [self.SERVICE | {"migrate_hosts": ["a", "b", "c"]}], "", play, this
-        )["releases"]
+        (release,) = resources([self.SERVICE | {"migrate_hosts": ["a", "b", "c"]}], "", play, this)[
+            "releases"
+        ]
         assert ("migrate" in release, release["activate"]) == (migrates, migrates)
 
 
@@ -231,11 +267,19 @@ class TestWhole:
         assert not any(resources([]).values())
 
     def test_union_of_packages(self) -> None:
-        found = resources([
-            service(packages=["python3-pika", "python3-psycopg2"], log=LOG),
-            service(name="b", unit="b", home="/b", packages=["python3-pika"],
-                    artifact={"git": "https://x/y"}, instances=[{"unit": "b"}]),
-        ])
+        found = resources(
+            [
+                service(packages=["python3-pika", "python3-psycopg2"], log=LOG),
+                service(
+                    name="b",
+                    unit="b",
+                    home="/b",
+                    packages=["python3-pika"],
+                    artifact={"git": "https://x/y"},
+                    instances=[{"unit": "b"}],
+                ),
+            ]
+        )
         assert found["packages"] == ["git", "logrotate", "python3-pika", "python3-psycopg2"]
         assert [user["name"] for user in found["users"]] == ["www-data"]
 
@@ -261,19 +305,22 @@ class TestWhole:
         )
         text = "\n".join(found)
         for words in (
-            "sales: home: 'relative'", "sales: artifact: is missing", "b: limits.memory: 'lots'",
-            "c: environment: 'A B'", "d: home: '/srv' is a directory of the system",
-            "d: unit: 'd d'", "f: unit dhanman-sales-prod is already that of e",
-            "g: command: is missing", "h: health: '/x' is a path, but",
+            "sales: home: 'relative'",
+            "sales: artifact: is missing",
+            "b: limits.memory: 'lots'",
+            "c: environment: 'A B'",
+            "d: home: '/srv' is a directory of the system",
+            "d: unit: 'd d'",
+            "f: unit dhanman-sales-prod is already that of e",
+            "g: command: is missing",
+            "h: health: '/x' is a path, but",
         ):
             assert words in text
         assert "canary" not in text
 
 
 class TestOrders:
-    UNITS = [
-        {"name": f"{name}.service", "unit": name, "service": name} for name in ("a", "b", "c")
-    ]
+    UNITS = [{"name": f"{name}.service", "unit": name, "service": name} for name in ("a", "b", "c")]
     RUNNING = {f"{n}.service": {"active": "active", "enabled": "enabled"} for n in "abcx"}
 
     def orders(self, **more: Any) -> list[tuple[str, str]]:
@@ -290,12 +337,16 @@ class TestOrders:
 
     def test_first(self) -> None:
         assert self.orders(known={}, labels=["a"]) == [
-            ("a.service", "restarted"), ("b.service", "started"), ("c.service", "started"),
+            ("a.service", "restarted"),
+            ("b.service", "started"),
+            ("c.service", "started"),
         ]
 
     def test_disabled_or_dead(self) -> None:
-        known = self.RUNNING | {"a.service": {"active": "failed", "enabled": "enabled"},
-                                "b.service": {"active": "active", "enabled": "disabled"}}
+        known = self.RUNNING | {
+            "a.service": {"active": "failed", "enabled": "enabled"},
+            "b.service": {"active": "active", "enabled": "disabled"},
+        }
         assert self.orders(known=known) == [("a.service", "started"), ("b.service", "started")]
 
     def test_retired(self) -> None:

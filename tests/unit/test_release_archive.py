@@ -165,7 +165,8 @@ class TestUnpacking:
 
     def test_strip(self, tmp_path: Path) -> None:
         archive = tar(
-            tmp_path / "x.tar.gz", (info("app-1.0", tarfile.DIRTYPE), b""),
+            tmp_path / "x.tar.gz",
+            (info("app-1.0", tarfile.DIRTYPE), b""),
             (info("app-1.0/bin/run"), b"x"),
         )
         assert (self.put(tmp_path, archive, strip=1) / "bin" / "run").exists()

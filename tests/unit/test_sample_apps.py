@@ -39,7 +39,10 @@ class Running:
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_URL")}
         self.process = subprocess.Popen(
             [sys.executable, "service.py", "--port", str(self.port), "--name", name],
-            cwd=APPS / "service", stdout=subprocess.PIPE, text=True, env=clean | environment,
+            cwd=APPS / "service",
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean | environment,
         )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -97,7 +100,9 @@ class TestService:
         status, body = service.get("/")
         assert status == 200
         assert (body["name"], body["port"], body["pid"]) == (
-            "sales", service.port, service.process.pid
+            "sales",
+            service.port,
+            service.process.pid,
         )
         assert body["version"] == "development"
 
@@ -136,8 +141,11 @@ class TestService:
 class TestDependencies:
     def test_what_fails_is_named_without_secrets(self) -> None:
         url = "postgresql://sales:canary@127.0.0.1:1/sales"
-        with running(DATABASE_URL=url, AMQP_URL="amqp://sales:canary@127.0.0.1:1/x",
-                     COMMON_URL="http://127.0.0.1:1") as service:
+        with running(
+            DATABASE_URL=url,
+            AMQP_URL="amqp://sales:canary@127.0.0.1:1/x",
+            COMMON_URL="http://127.0.0.1:1",
+        ) as service:
             status, body = service.get("/health/ready")
             _, log = service.stop()
         assert status == 503
@@ -218,8 +226,10 @@ class TestWebSocket:
     def send(self, sock: socket.socket, first: int, payload: bytes) -> None:
         mask = os.urandom(4)
         length = len(payload)
-        size = struct.pack("!B", 0x80 | length) if length < 126 else struct.pack(
-            "!BH", 0x80 | 126, length
+        size = (
+            struct.pack("!B", 0x80 | length)
+            if length < 126
+            else struct.pack("!BH", 0x80 | 126, length)
         )
         masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
         sock.sendall(bytes([first]) + size + mask + masked)
@@ -263,8 +273,12 @@ class TestMigration:
     def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_URL")}
         return subprocess.run(
-            [sys.executable, "migrate.py"], cwd=APPS / "service", env=clean | environment,
-            capture_output=True, text=True, check=False,
+            [sys.executable, "migrate.py"],
+            cwd=APPS / "service",
+            env=clean | environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def test_without_database(self) -> None:

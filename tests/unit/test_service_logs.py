@@ -25,8 +25,13 @@ def test_short_file(tmp_path: Path) -> None:
 def test_collect(tmp_path: Path) -> None:
     (tmp_path / "x.log").write_text("said\n")
     shared, absent = str(tmp_path / "x.log"), str(tmp_path / "y.log")
-    found = collect([{"name": "a.service", "files": [shared, absent]},
-                     {"name": "b.service", "files": [shared]}], 5)
+    found = collect(
+        [
+            {"name": "a.service", "files": [shared, absent]},
+            {"name": "b.service", "files": [shared]},
+        ],
+        5,
+    )
     assert [each["source"] for each in found] == [shared, absent, "a.service", "b.service"]
     assert found[1]["text"] == "(No such file or directory)"
     assert f"==> {shared} <==\nsaid\n" in as_text(found)

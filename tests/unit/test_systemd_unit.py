@@ -260,8 +260,12 @@ class TestEscaping:
 
     @pytest.mark.parametrize(
         ("command", "word"),
-        [("dotnet app.dll", "absolute"), ("", "empty"), ("/bin/x 'open", "split"),
-         ("/opt/$X/run", "character")],
+        [
+            ("dotnet app.dll", "absolute"),
+            ("", "empty"),
+            ("/bin/x 'open", "split"),
+            ("/opt/$X/run", "character"),
+        ],
     )
     def test_bad_commands(self, command: str, word: str) -> None:
         with pytest.raises(ValueError, match=word):
@@ -277,14 +281,16 @@ class TestEscaping:
 
     def test_environment_file(self) -> None:
         text = environment_file({"B": 'a "b" $c `d` \\', "A": True, "N": 5, "L": "x\ny"}, ["head"])
-        assert text == (
-            '# head\nA="true"\nB="a \\"b\\" \\$c \\`d\\` \\\\"\nL="x\ny"\nN="5"\n'
-        )
+        assert text == ('# head\nA="true"\nB="a \\"b\\" \\$c \\`d\\` \\\\"\nL="x\ny"\nN="5"\n')
 
     @pytest.mark.parametrize(
         ("environment", "word"),
-        [({"A B": "x"}, "name"), ({"A": ["canary"]}, "neither text"), ({"A": "canary\x01"},
-         "control"), ({"A": None}, "neither text")],
+        [
+            ({"A B": "x"}, "name"),
+            ({"A": ["canary"]}, "neither text"),
+            ({"A": "canary\x01"}, "control"),
+            ({"A": None}, "neither text"),
+        ],
     )
     def test_bad_environment_does_not_show_values(
         self, environment: dict[str, Any], word: str
@@ -305,7 +311,9 @@ def verify(tmp_path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(path)],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     lines = (done.stderr + done.stdout).splitlines()
     return "\n".join(line for line in lines if "sample.service" in line)
@@ -315,14 +323,22 @@ def verify(tmp_path: Path, text: str) -> str:
 class TestSystemdItself:
     def test_reads_the_whole_of_it(self, tmp_path: Path) -> None:
         text = unit(
-            description='100% of it: "quotes" and \'more\'',
+            description="100% of it: \"quotes\" and 'more'",
             command="""/bin/echo 'two words' ';' "$HOME" 100% 'a"b' 'back\\slash'""",
             environment={"GREETING": 'a "b" 100% \\ $x'},
             environment_files=["-/etc/with space%.env"],
             credentials={"key": "/etc/passwd"},
             limits={
-                "memory": "2G", "memory_high": "1G", "swap": 0, "cpu": "200%", "cpu_weight": 100,
-                "io_weight": 100, "tasks": "10%", "files": 65536, "processes": 100, "core": 0,
+                "memory": "2G",
+                "memory_high": "1G",
+                "swap": 0,
+                "cpu": "200%",
+                "cpu_weight": 100,
+                "io_weight": 100,
+                "tasks": "10%",
+                "files": 65536,
+                "processes": 100,
+                "core": 0,
             },
             writable_paths=["-/srv/two words", "/tmp"],
             stdout="/var/log/100% sure.log",
@@ -340,7 +356,9 @@ class TestSystemdItself:
     def test_knows_every_directive(self, tmp_path: Path) -> None:
         known = subprocess.run(
             ["/lib/systemd/systemd", "--dump-configuration-items"],
-            capture_output=True, text=True, check=False,
+            capture_output=True,
+            text=True,
+            check=False,
         ).stdout
         if "[Service]" not in known:
             pytest.skip("systemd does not list its directives here")
