@@ -23,20 +23,22 @@ from ansible.utils.collection_loader import AnsibleCollectionConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / ".work" / "collections"
-PACKAGE = "ansible_collections.berth.platform"
 
 
 def _install_collection_loader() -> None:
     """Ansible's collection finder, even where tests imported the collection as plain packages.
 
-    Only the parent packages are forgotten, so that modules which are already imported stay the
+    Only the namespace packages are forgotten, so that modules which are already imported stay the
     same objects and their classes compare equal.
     """
     if AnsibleCollectionConfig.collection_finder is not None:
         return
-    parents = PACKAGE.split(".")
-    for depth in range(1, len(parents) + 1):
-        sys.modules.pop(".".join(parents[:depth]), None)
+    for name, module in list(sys.modules.items()):
+        if (
+            name.split(".")[0] == "ansible_collections"
+            and getattr(module, "__file__", None) is None
+        ):
+            del sys.modules[name]
     init_plugin_loader([str(COLLECTIONS)])
 
 
