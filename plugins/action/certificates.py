@@ -102,8 +102,9 @@ class ActionModule(ActionBase):
             material: core.Material | None = given.get(each.name)
             if material is not None:
                 reason = core.given_differs(each, found, material)
+            elif authority is None:
+                raise AssertionError("_authority() refuses that")
             else:
-                assert authority is not None, "_authority() saw to that"
                 reason = core.due(each, found, authority, now)
                 material = core.issue(each, authority, now) if reason else None
             if not reason or material is None:

@@ -721,7 +721,7 @@ def _ascii(domain: str) -> str:
 def _endpoint(address: str) -> bool:
     if address.startswith("unix:/"):
         return not re.search(r"[\s;{}\"'\\]", address)
-    host, _, port = address.rpartition(":")
+    host, _colon, port = address.rpartition(":")
     if not port.isdigit() or not 0 < int(port) < 65536:
         return False
     try:

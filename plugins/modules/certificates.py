@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # Copyright: Berth contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -169,15 +168,3 @@ trust_due:
   returned: success
   type: bool
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-
-def main() -> None:
-    AnsibleModule(argument_spec={}).fail_json(
-        msg="berth.platform.certificates works on the controller, through its action"
-    )
-
-
-if __name__ == "__main__":
-    main()
