@@ -40,8 +40,11 @@ try:
 except OSError as error:
     print(type(error).__name__)
 """
-# podman in a container: cgroupfs, and its files on a file system that overlays can lie on.
-PODMAN = "podman --root=/tmp/containers --runtime=runc --cgroup-manager=cgroupfs --log-level=error"
+# podman in a container: without a cgroup tree of systemd's, and without overlays.
+PODMAN = (
+    "podman --root=/tmp/containers --storage-driver=vfs --runtime=runc "
+    "--cgroup-manager=cgroupfs --log-level=error"
+)
 PACKAGES = "podman runc netavark aardvark-dns iptables busybox-static"
 SUBNET = "{{range .Subnets}}{{.Subnet}}{{end}}"
 OWN_ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
@@ -57,6 +60,7 @@ ENGINE = f"""
 set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get install -qq --no-install-recommends {PACKAGES} >/dev/null
+systemctl --quiet mask podman.service podman-restart.service podman-auto-update.service
 mkdir -p /tmp/root/bin /tmp/root/www
 cp /bin/busybox /tmp/root/bin/
 for name in httpd nc wget; do ln -sf busybox /tmp/root/bin/$name; done
@@ -73,19 +77,19 @@ done
 testinfra_hosts = ["ansible://server"]
 
 
-def listen(host: Any, name: str, ports: list[int], netns: str = "") -> None:
+def listen(host: Any, name: str, ports: list[int]) -> None:
     """Start listeners that stay until the next boot."""
-    inside = f"--property=NetworkNamespacePath=/run/netns/{netns} " if netns else ""
     host.run(f"systemctl stop {name}")
     host.check_output(
-        f"systemd-run --collect --unit={name} {inside}python3 -c %s", LISTEN.format(ports=ports)
+        f"systemd-run --collect --unit={name} --description={name} python3 -c %s",
+        LISTEN.format(ports=ports),
     )
 
 
-def ask(host: Any, address: str, port: int, kind: str = "STREAM", prefix: str = "") -> str:
+def ask(host: Any, address: str, port: int, kind: str = "STREAM") -> str:
     """What a connection gets; TimeoutError if the packets are dropped."""
     script = ASK.format(kind=kind, address=address, port=port)
-    return str(host.check_output(f"{prefix} python3 -c %s", script))
+    return str(host.check_output("python3 -c %s", script))
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +185,12 @@ class TestContainers:
         assert self.fetch(client, own, 80) == "timed out"
         client.check_output(f"ip route delete {network}")
 
-    def test_names_and_neighbours(self, address: str, inside: Callable[[str], str]) -> None:
+    def test_names(self, server: Any, inside: Callable[[str], str]) -> None:
+        if server.system_info.codename == "bookworm":
+            pytest.skip("its podman's name server is silent here, even without a firewall")
         assert inside("wget -T 3 -q -O - http://one") == "page"
+
+    def test_neighbours(self, address: str, inside: Callable[[str], str]) -> None:
         assert inside(f"wget -T 3 -q -O - http://{address}:7001") == "page"
 
     def test_way_out(self, client: Any, inside: Callable[[str], str]) -> None:
