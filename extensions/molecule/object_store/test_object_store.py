@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 SECRETS = {
-    "root": "root-secret-key",
+    "root": 'root-secret-"$key\\',  # what a file of systemd would take for its own
     "shop": "shop-secret-key",
     "billing": "billing-secret-key",
 }
@@ -87,6 +87,15 @@ def test_another_accounts_bucket_is_refused(store: Store, bucket: str) -> None:
     assert store("PUT", f"/{bucket}/x", b"x", key="root")[0] == 200
 
 
+def test_it_says_that_it_is_well_without_an_account(host: Any) -> None:
+    address = host.ansible.get_variables()["ansible_host"]
+    certificate = host.file("/etc/store-certificate/fullchain.pem").content_string
+    trusted = ssl.create_default_context(cadata=certificate)
+    url = f"https://{address}:9000/.health"
+    with urllib.request.urlopen(url, context=trusted, timeout=10) as answer:
+        assert answer.status == 200
+
+
 def test_a_wrong_secret_is_refused(store: Store) -> None:
     assert store("GET", "/images?list-type=2", secret="shop-secret-kez")[0] == 403
 
@@ -100,7 +109,7 @@ def test_secrets_are_nobody_elses(host: Any) -> None:
         assert host.file(path).mode == 0o600
     pid = host.check_output("systemctl show -P MainPID object-store")
     arguments = host.file(f"/proc/{pid}/cmdline").content_string
-    assert "secret" not in arguments and "root-secret-key" not in arguments
+    assert "secret" not in arguments and "root-secret" not in arguments
     assert host.check_output(f"stat -c %U /proc/{pid}") == "object-store"
 
 
