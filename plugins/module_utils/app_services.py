@@ -61,7 +61,7 @@ _COMMON_DIRECTORIES = (
     "/var/tmp",
     "/var/www",
 )
-_UNIT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9:_.-]{0,100}$")
+_UNIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.-]{0,100}")
 _PROBE_INTERVAL = 0.25
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1", "": "127.0.0.1"}
 
@@ -220,7 +220,7 @@ class _Service:
         self.current = posixpath.join(self.home, "current")
         self.instances = self._instances()
         for instance in self.instances:
-            if not _UNIT.match(instance.unit) or instance.unit.endswith(".service"):
+            if not _UNIT.fullmatch(instance.unit) or instance.unit.endswith(".service"):
                 faults.append(
                     f"unit: {instance.unit!r}: letters, digits and : _ . - are expected, "
                     "without .service"

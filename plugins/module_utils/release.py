@@ -46,8 +46,8 @@ TEMPORARY = ".tmp-"
 HISTORY = 20
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_VERSION = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Fetch = Callable[[str, str], None]
 
@@ -61,7 +61,7 @@ class ReleaseError(Exception):
 
 def check_version(version: str) -> str:
     """A version names a directory and the instance of a systemd unit."""
-    if not _VERSION.match(version):
+    if not _VERSION.fullmatch(version):
         raise ReleaseError(
             f"the version {version!r} is not made of letters, digits, dots, hyphens and underscores"
         )
@@ -549,7 +549,7 @@ class Host:
 
     def _resolve_version(self, spec: Spec) -> None:
         if spec.git and not spec.version:
-            commit = spec.ref if _COMMIT.match(spec.ref) else self._commit_of(spec)
+            commit = spec.ref if _COMMIT.fullmatch(spec.ref) else self._commit_of(spec)
             spec.identity = identity(commit, spec.build)
             spec.version = default_version(spec.identity)
             spec.ref = commit

@@ -127,16 +127,19 @@ _SIGNALS = (
     "SIGPWR",
 )
 
-_USER = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,30}$")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}")
 _UNIT_NAME = re.compile(
-    r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?"
-    r"\.(service|socket|target|mount|automount|timer|path|slice|device|swap)$"
+    r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?"
+    r"\.(service|socket|target|mount|automount|timer|path|slice|device|swap)"
 )
-_ENVIRONMENT_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-_CREDENTIAL_NAME = re.compile(r"^[A-Za-z0-9_.-]{1,200}$")
-_SIZE = re.compile(r"^\d+(\.\d+)?[KMGT]?$")
-_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|min|m|sec|s|hr|hours?|h|days?|d|weeks?|w)?")
-_PLAIN_WORD = re.compile(r"^[A-Za-z0-9_@%+=:,./$-]+$")
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_NUMBER = re.compile(r"[0-9]+")
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]?")
+_TIME_PART = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|min|m|sec|s|hr|hours?|h|days?|d|weeks?|w)?"
+)
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./$-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -154,7 +157,7 @@ class UnitError(ValueError):
 def size(value: Value) -> str:
     """A size of memory: bytes, or with K, M, G, T to the base of 1024, a percentage, infinity."""
     text = _word(value)
-    if text == "infinity" or _SIZE.match(text) or _percentage(text, 100):
+    if text == "infinity" or _SIZE.fullmatch(text) or _percentage(text, 100):
         return text
     raise ValueError("a size like 512M, 2G, 50% or infinity is expected")
 
@@ -164,7 +167,7 @@ def cpu(value: Value) -> str:
     text = _word(value)
     if text == "infinity":
         return ""
-    if re.match(r"^\d+%$", text) and int(text[:-1]) > 0:
+    if re.fullmatch(r"[0-9]+%", text) and int(text[:-1]) > 0:
         return text
     raise ValueError("a share like 50% or 200% is expected (100% is one core)")
 
@@ -173,7 +176,7 @@ def timespan(value: Value) -> str:
     """A time span of systemd.time(7): a number of seconds, or "1min 30s", "500ms", "infinity"."""
     text = _word(value)
     rest = _TIME_PART.sub("", text).strip()
-    if text == "infinity" or (text and not rest and re.search(r"\d", text)):
+    if text == "infinity" or (text and not rest and re.search(r"[0-9]", text)):
         return text
     raise ValueError('a time like 30, 30s, 5min, "1min 30s" or infinity is expected')
 
@@ -203,7 +206,7 @@ def seconds(value: Value) -> float:
 def count(value: Value) -> str:
     """A whole number from 1, or infinity."""
     text = _word(value)
-    if text == "infinity" or (text.isdigit() and int(text) > 0):
+    if text == "infinity" or (_NUMBER.fullmatch(text) and int(text) > 0):
         return text
     raise ValueError("a whole number from 1, or infinity, is expected")
 
@@ -217,7 +220,7 @@ def tasks(value: Value) -> str:
 
 def weight(value: Value) -> str:
     text = _word(value)
-    if text.isdigit() and 1 <= int(text) <= 10000:
+    if _NUMBER.fullmatch(text) and 1 <= int(text) <= 10000:
         return text
     raise ValueError("a whole number from 1 to 10000 is expected")
 
@@ -230,7 +233,7 @@ def core_size(value: Value) -> str:
 def signal(value: Value) -> str:
     text = _word(value).upper()
     text = text if text.startswith("SIG") else f"SIG{text}"
-    if text in _SIGNALS or re.match(r"^SIGRT(MIN|MAX)([+-]\d+)?$", text):
+    if text in _SIGNALS or re.fullmatch(r"SIGRT(MIN|MAX)([+-][0-9]+)?", text):
         return text
     raise ValueError(f"a signal like SIGINT or SIGTERM is expected{_nearest(text, _SIGNALS)}")
 
@@ -256,7 +259,7 @@ def _word(value: Value) -> str:
 
 
 def _percentage(text: str, most: int) -> bool:
-    match = re.match(r"^(\d+)(\.\d+)?%$", text)
+    match = re.fullmatch(r"([0-9]+)(\.[0-9]+)?%", text)
     return match is not None and 0 < float(text[:-1]) <= most
 
 
@@ -282,7 +285,7 @@ def quote(text: str, *, variables: bool = False) -> str:
     escaped = escape_specifiers(text)
     if variables:
         escaped = escaped.replace("$", "$$")
-    if _PLAIN_WORD.match(escaped):
+    if _PLAIN_WORD.fullmatch(escaped):
         return escaped
     escaped = escaped.replace("\\", "\\\\").replace('"', '\\"')
     escaped = escaped.replace("\n", "\\n").replace("\t", "\\t")
@@ -325,7 +328,7 @@ def environment_file(environment: Mapping[str, Any], header: Sequence[str] = ())
     for name in sorted(environment):
         value = environment[name]
         text = _environment_value(value)
-        if not _ENVIRONMENT_NAME.match(name):
+        if not _ENVIRONMENT_NAME.fullmatch(name):
             faults.append(f"environment: {name!r} is not a name of letters, digits and _")
         elif text is None:
             faults.append(f"environment: the value of {name} is neither text nor a number")
@@ -447,6 +450,12 @@ class _Lines:
         except ValueError as error:
             self.fault(key, f"{value!r}: {error}")
 
+    def raw(self, key: str, name: str, value: Value) -> None:
+        try:
+            self.lines.extend(directive_lines(name, value))
+        except ValueError as error:
+            self.fault(key, str(error))
+
     def text(self, key: str, name: str, value: str) -> None:
         if _CONTROL.search(value) or value.endswith("\\"):
             self.fault(key, "a line break, control character or final backslash is refused")
@@ -489,12 +498,14 @@ def _unit_section(unit: ServiceUnit, out: _Lines) -> None:
     ):
         names = list(dict.fromkeys(getattr(unit, key)))
         for other in names:
-            if not _UNIT_NAME.match(other):
+            if not _UNIT_NAME.fullmatch(other):
                 out.fault(key, f"{other!r}: a full name like redis.service is expected")
         if name:
             out.add(name, " ".join(names))
-    for name, text in unit.conditions.items():
-        out.add(name, text)
+    for name, text in sorted(unit.conditions.items()):
+        if not re.fullmatch(r"(Condition|Assert)[A-Za-z0-9]+", name):
+            out.fault("conditions", f"{name!r}: a name like ConditionPathExists is expected")
+        out.raw("conditions", name, text)
     if unit.restart == "always":
         # A service that is to run always must not be given up after five quick failures, such
         # as those while its database restarts.
@@ -507,11 +518,11 @@ def _service_section(unit: ServiceUnit, out: _Lines) -> None:
     out.add("Type", unit.type)
     for key, name in (("user", "User"), ("group", "Group")):
         value = getattr(unit, key)
-        if value and not _USER.match(value):
+        if value and not _USER.fullmatch(value):
             out.fault(key, f"{value!r} is not the name of a user or group")
         out.add(name, value)
     for group in unit.supplementary_groups:
-        if not _USER.match(group):
+        if not _USER.fullmatch(group):
             out.fault("supplementary_groups", f"{group!r} is not the name of a group")
     out.add("SupplementaryGroups", " ".join(unit.supplementary_groups))
     if unit.working_directory:
@@ -545,11 +556,11 @@ def _service_section(unit: ServiceUnit, out: _Lines) -> None:
         elif value:
             out.fault(key, f"{value!r}: an absolute path, journal or null is expected")
 
-    for key, value in unit.limits.items():
+    for key in unit.limits:
         if key not in _LIMITS:
             out.fault(f"limits.{key}", f"is not a limit{_nearest(key, _LIMITS)}")
-        else:
-            out.checked(f"limits.{key}", _LIMITS[key], _LIMIT_CHECKS[key], value)
+    for key, name in _LIMITS.items():
+        out.checked(f"limits.{key}", name, _LIMIT_CHECKS[key], unit.limits.get(key))
     _sandbox(unit, out)
     for key, paths, name in (
         ("writable_paths", unit.writable_paths, "ReadWritePaths"),
@@ -569,13 +580,13 @@ def _commands(unit: ServiceUnit, out: _Lines) -> None:
     except ValueError as error:
         out.fault("command", str(error))
     for line in unit.exec_start_post:
-        out.add("ExecStartPost", line)
+        out.raw("exec_start_post", "ExecStartPost", line)
 
 
 def _environment(unit: ServiceUnit, out: _Lines) -> None:
     for name in sorted(unit.environment):
         value = _environment_value(unit.environment[name])
-        if not _ENVIRONMENT_NAME.match(name):
+        if not _ENVIRONMENT_NAME.fullmatch(name):
             out.fault("environment", f"{name!r} is not a name of letters, digits and _")
         elif value is None or _CONTROL.search(value.replace("\n", "").replace("\t", "")):
             out.fault("environment", f"the value of {name} is not text, or has a control character")
@@ -583,8 +594,8 @@ def _environment(unit: ServiceUnit, out: _Lines) -> None:
             out.add("Environment", quote(f"{name}={value}"))
     for path in unit.environment_files:
         out.text("environment_files", "EnvironmentFile", out.path("environment_files", path, "-"))
-    for name, path in unit.credentials.items():
-        if not _CREDENTIAL_NAME.match(name):
+    for name, path in sorted(unit.credentials.items()):
+        if not _CREDENTIAL_NAME.fullmatch(name):
             out.fault("credentials", f"{name!r} is not a name of letters, digits, _ . and -")
         out.add("LoadCredential", f"{name}:{escape_specifiers(out.path('credentials', path))}")
 
@@ -592,7 +603,7 @@ def _environment(unit: ServiceUnit, out: _Lines) -> None:
 def _sandbox(unit: ServiceUnit, out: _Lines) -> None:
     chosen: dict[str, Value] = dict(SANDBOX_DEFAULTS) if unit.sandbox_defaults else {}
     for key, options in (("sandbox", unit.sandbox), ("directives", unit.directives)):
-        for name, value in options.items():
+        for name, value in sorted(options.items()):
             try:
                 chosen[directive(name)] = value
             except ValueError as error:
@@ -600,10 +611,7 @@ def _sandbox(unit: ServiceUnit, out: _Lines) -> None:
     if any(str(value) for name, value in chosen.items() if name == "AmbientCapabilities" and value):
         _grant_ambient(chosen, unit)
     for name, value in chosen.items():
-        try:
-            out.lines.extend(directive_lines(name, value))
-        except ValueError as error:
-            out.fault("sandbox", str(error))
+        out.raw("sandbox", name, value)
 
 
 def _grant_ambient(chosen: dict[str, Value], unit: ServiceUnit) -> None:

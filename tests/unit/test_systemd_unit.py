@@ -108,6 +108,16 @@ class TestDhanman:
         sections = [line for line in self.TEXT.splitlines() if line.startswith("[")]
         assert sections == ["[Unit]", "[Service]", "[Install]"]
 
+    def test_order_of_keys_does_not_matter(self) -> None:
+        options: dict[str, dict[str, Any]] = {
+            "limits": {"memory": "1G", "cpu": "50%", "files": 10},
+            "sandbox": {"umask": "0077", "nice": 5, "delegate": True},
+            "credentials": {"b": "/b", "a": "/a"},
+            "environment": {"B": "1", "A": "2"},
+        }
+        turned = {key: dict(reversed(value.items())) for key, value in options.items()}
+        assert unit(**options) == unit(**turned)
+
     def test_always_means_always(self) -> None:
         assert "StartLimitIntervalSec=0" in self.TEXT
         assert "StartLimitIntervalSec" not in unit(restart="on-failure")
@@ -245,6 +255,7 @@ class TestEscaping:
             (";", '";"'),
             ("tab\tnew\nline", '"tab\\tnew\\nline"'),
             ("bell\x07", '"bell\\x07"'),
+            ("plain\n", '"plain\\n"'),
             ("ünïcode", '"ünïcode"'),
         ],
     )
@@ -278,6 +289,34 @@ class TestEscaping:
         assert faults(description="x\n[Service]") == [
             "description: a line break, control character or final backslash is refused"
         ]
+
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"user": "x\n"},
+            {"group": "x\nUser=root"},
+            {"supplementary_groups": ["x\n"]},
+            {"after": ["x.service\n"]},
+            {"wanted_by": ["x.target\n"]},
+            {"conditions": {"ConditionUser": "x\ny"}},
+            {"conditions": {"ExecStart": "/bin/x"}},
+            {"exec_start_post": ["/bin/x\nUser=root"]},
+            {"environment": {"A\n": "x"}},
+            {"environment_files": ["/x\n"]},
+            {"credentials": {"a\n": "/x"}},
+            {"credentials": {"a": "/x\n"}},
+            {"stdout": "/x\n"},
+            {"working_directory": "/x\n"},
+            {"syslog_identifier": "x\n"},
+            {"writable_paths": ["/x\n"]},
+            {"kill_signal": "SIGINT\nUser=root"},
+            {"limits": {"memory": "1G\nUser=root"}},
+            {"restart_seconds": "5\nUser=root"},
+        ],
+        ids=str,
+    )
+    def test_no_option_can_add_a_line(self, option: dict[str, Any]) -> None:
+        assert faults(**option)
 
     def test_environment_file(self) -> None:
         text = environment_file({"B": 'a "b" $c `d` \\', "A": True, "N": 5, "L": "x\ny"}, ["head"])
