@@ -364,6 +364,7 @@ _TOP = Struct(
                                 "full": Key(checked(_calendar)),
                                 "diff": Key(checked(_calendar)),
                                 "check": Key(checked(_calendar)),
+                                "restore_check": Key(checked(_calendar)),
                             }
                         ),
                         default={},

@@ -27,6 +27,13 @@ from ansible_collections.berth.platform.plugins.module_utils.plan import (
 )
 
 TLS_DIRECTORY = "/etc/berth/tls"
+# systemd.time(7); the catalog's `platform_backup.schedule` says otherwise.
+SCHEDULE = {
+    "full": "Sun *-*-* 02:00:00",
+    "diff": "Mon..Sat *-*-* 02:00:00",
+    "check": "*-*-* 04:00:00",
+    "restore_check": "Wed *-*-* 03:00:00",
+}
 _LOCAL_UNITS = {
     "postgresql": "postgresql.service",
     "rabbitmq": "rabbitmq-server.service",
@@ -69,6 +76,12 @@ def wire(plan: Plan, faults: Faults) -> dict[str, dict[str, Any]]:
             "static_site": {"sites": sites},
             "nginx": _nginx(plan, faults) if "edge" in components else {},
             "listeners": {"planned": _planned_listeners(plan, host)},
+            "database_units": [
+                f"{instance.unit}.service"
+                for each in plan.placed.values()
+                if "postgresql" in each.service["needs"]
+                for instance in each.on(host)
+            ],
             "health": {"probes": _probes(plan, host, components)},
         }
     return result
@@ -294,14 +307,19 @@ def _postgresql(plan: Plan, host: str) -> dict[str, Any]:
                         "method": "scram-sha-256",
                     }
                 )
-    archive = _backup(plan, host)
+    backup = _backup(plan, host)
+    archive = (
+        {"enabled": True, "command": f"pgbackrest --stanza={backup['stanza']} archive-push %p"}
+        if backup
+        else {}
+    )
     return {
         "port": plan.component_ports["postgresql"],
         "listen_addresses": _addresses(plan, host, "postgresql"),
         "databases": databases,
         "users": users,
         "hba": hba,
-        "archive_enabled": bool(archive),
+        "archive": archive,
     }
 
 
@@ -379,9 +397,9 @@ def _object_store(plan: Plan, host: str) -> dict[str, Any]:
                 "buckets": backup_buckets,
             }
         )
-    # One listener must serve both this host and the others: the address does, where there is one.
+    # One listener serves this host and the others, under the one name that its certificate has.
     return {
-        "address": _addresses(plan, host, "object_store")[-1],
+        "address": plan.address(host),
         "port": plan.component_ports["object_store"],
         "access_key": "root",
         "secret_key": "{secret:object-store-root}",
@@ -399,6 +417,7 @@ def _backup(plan: Plan, host: str) -> dict[str, Any]:
     repositories = []
     for each in backup["repositories"]:
         entry: dict[str, Any] = {
+            "name": each["name"],
             "type": each["type"],
             "path": each["path"]
             or ("/var/lib/pgbackrest" if each["type"] == "posix" else f"/{plan.catalog.estate}"),
@@ -441,14 +460,16 @@ def _backup(plan: Plan, host: str) -> dict[str, Any]:
         "stanza": plan.catalog.estate,
         "port": plan.component_ports["postgresql"],
         "repositories": repositories,
-        "schedule": {k: v for k, v in backup["schedule"].items() if v},
-        "stop_units": [
-            f"{instance.unit}.service"
-            for each in plan.placed.values()
-            if "postgresql" in each.service["needs"]
-            for instance in each.on(host)
-        ],
+        "schedule": _schedule(backup["schedule"]),
     }
+
+
+def _schedule(given: dict[str, str | None]) -> dict[str, str]:
+    """When backups run: a given full one without a differential is all there is."""
+    chosen = {name: when for name, when in given.items() if when}
+    if "full" in chosen:
+        chosen.setdefault("diff", "")
+    return {**SCHEDULE, **chosen}
 
 
 def _nginx(plan: Plan, faults: Faults) -> dict[str, Any]:
@@ -676,7 +697,7 @@ def _probes(plan: Plan, host: str, components: list[str]) -> list[dict[str, Any]
                 "name": "object store",
                 "type": "tls",
                 "port": ports["object_store"],
-                "address": _addresses(plan, host, "object_store")[-1],
+                "address": plan.address(host),
                 "server_name": f"{host}.internal",
                 "retries": 3,
                 "days": plan.catalog.options["tls"]["alert_days"],
