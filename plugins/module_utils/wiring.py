@@ -268,8 +268,8 @@ def _static_sites(plan: Plan, host: str) -> list[dict[str, Any]]:
             result.append(
                 {
                     "name": each.unit,
-                    "link": f"{each.home}/build",
-                    "directory": f"{each.home}/releases",
+                    "root": f"{each.home}/build",
+                    "releases": f"{each.home}/releases",
                     "artifact": artifact,
                     **({"version": artifact["version"]} if artifact.get("version") else {}),
                 }
