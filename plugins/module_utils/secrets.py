@@ -137,7 +137,7 @@ def generate(spec: Spec, authority: Authority) -> str:
     """A fresh value."""
     if spec.kind == "password":
         characters = spec.characters
-        return "".join(secrets.choice(characters) for _ in range(spec.length))
+        return "".join(secrets.choice(characters) for _each in range(spec.length))
     if spec.kind == "hex":
         return secrets.token_hex(spec.bits // 8)
     if spec.kind == "base64":

@@ -95,6 +95,8 @@ options:
     type: str
     choices: [present, absent]
     default: present
+extends_documentation_fragment:
+  - berth.platform.attributes
 attributes:
   check_mode:
     support: full
