@@ -121,10 +121,10 @@ class ActionModule(ActionBase):
         trust = _trust(args["ca_trusted"], authority, state)
         if trust:
             shipments.setdefault("", []).extend(trust)
-        result["changed"] = bool(shipments)
-        result["trust_due"] = bool(trust) or bool(
-            args["ca_trusted"] and not state["anchor_trusted"]
-        )
+        # Compared with the store itself, so that a run that died before it was built is made good.
+        rebuild = bool(trust) or bool(args["ca_trusted"] and not state["anchor_trusted"])
+        result["trust_changed"] = rebuild
+        result["changed"] = bool(shipments) or rebuild
         if warnings:
             result["warnings"] = warnings
         if self._task.diff:
@@ -134,6 +134,14 @@ class ActionModule(ActionBase):
                 shipped = self._ship(files, marker, variables)
                 if shipped.get("failed") or shipped.get("unreachable"):
                     return shipped
+            if rebuild:
+                built: dict[str, Any] = self._execute_module(
+                    module_name="ansible.legacy.command",
+                    module_args={"_raw_params": "update-ca-certificates"},
+                    task_vars=variables,
+                )
+                if built.get("failed") or built.get("unreachable"):
+                    return built
         return result
 
     def _state(

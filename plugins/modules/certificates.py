@@ -16,7 +16,8 @@ description:
     it should, belongs to another key or authority, or when its files' owner or mode were changed.
   - Keys are made on the controller and shipped by M(berth.platform.files); the authority's own key
     never leaves the controller.
-  - One round trip when nothing is due, two otherwise, whatever the number of certificates.
+  - One round trip when nothing is due, two otherwise, whatever the number of certificates, and one
+    more when the trust store has to be built.
 options:
   directory:
     description: Where the certificates are on the host.
@@ -30,8 +31,8 @@ options:
     type: str
   ca_trusted:
     description:
-      - Whether the authority's certificate should stand in C(/usr/local/share/ca-certificates).
-        Run C(update-ca-certificates) when RV(trust_due).
+      - Whether the host trusts the authority. Needs C(update-ca-certificates), which Debian has in
+        the package C(ca-certificates).
       - Nothing is done about it when it is not given.
     type: bool
   certificates:
@@ -163,8 +164,8 @@ expires:
   returned: success
   type: dict
   sample: {shop.example.com: "2025-05-30T09:00:00+00:00"}
-trust_due:
-  description: Whether C(update-ca-certificates) has to run for O(ca_trusted) to come true.
+trust_changed:
+  description: Whether the host's trust store was built anew.
   returned: success
   type: bool
 """
