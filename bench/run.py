@@ -227,7 +227,8 @@ def page(results: dict[str, Any]) -> str:
         "|---|---|---|",
         f"| no-op, Berth to ordinary | at most {TARGETS['no-op ratio']:.2f} "
         f"| {ratios['no-op ratio']:.2f} |",
-        f"| no-op, seconds | under {TARGETS['no-op seconds']:.0f} | {ratios['no-op seconds']:.1f} |",
+        f"| no-op, seconds | under {TARGETS['no-op seconds']:.0f} "
+        f"| {ratios['no-op seconds']:.1f} |",
         f"| cold, Berth to the apt call | at most {TARGETS['cold ratio']:.1f} "
         f"| {ratios['cold ratio']:.2f} |",
         "",
