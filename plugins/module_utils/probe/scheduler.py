@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,10 @@ SPARE_DESCRIPTORS = 64
 # A command needs its pipes and its watcher.
 DESCRIPTORS_EACH = 6
 DEADLINE = "deadline"
+# How many attempts may be in their first moments at once, and how long those are. More would only
+# wait for each other on this host's cores, and count that as the servers' latency.
+YOUNG = 12
+YOUNG_SECONDS = 0.1
 
 
 @dataclass
@@ -108,6 +112,33 @@ class Outcome:
         return found
 
 
+class Turns:
+    """Lets attempts begin a few at a time, while many wait for servers that are slow."""
+
+    def __init__(self, parallel: int) -> None:
+        self._all = asyncio.Semaphore(parallel)
+        self._young = asyncio.Semaphore(YOUNG)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self._all:
+            await self._young.acquire()
+            grown = False
+
+            def grow() -> None:
+                nonlocal grown
+                if not grown:
+                    grown = True
+                    self._young.release()
+
+            later = asyncio.get_running_loop().call_later(YOUNG_SECONDS, grow)
+            try:
+                yield
+            finally:
+                later.cancel()
+                grow()
+
+
 async def _attempt(outcome: Outcome, attempt: Attempt) -> bool:
     """One attempt, by the wall clock no longer than its timeout; whether it succeeded."""
     probe = outcome.probe
@@ -137,15 +168,15 @@ async def _attempt(outcome: Outcome, attempt: Attempt) -> bool:
     return True
 
 
-async def _run(outcome: Outcome, slots: asyncio.Semaphore, tools: Tools) -> None:
+async def _run(outcome: Outcome, turns: Turns, tools: Tools) -> None:
     """Attempts until enough in a row succeeded or more than C(retries) failed."""
     probe = outcome.probe
     attempt = Attempt(probe, tools)
     in_a_row = failures = 0
-    # Units are asked for together, in one call: they need no slot.
-    slot = contextlib.nullcontext() if probe.type == "systemd" else slots
     while True:
-        async with slot:
+        # Units are asked for together, in one call: they need no turn.
+        together = probe.type == "systemd"
+        async with contextlib.nullcontext() if together else turns.turn():
             if outcome.started is None:
                 outcome.started = time.monotonic()
             succeeded = await _attempt(outcome, attempt)
@@ -160,9 +191,9 @@ async def _run(outcome: Outcome, slots: asyncio.Semaphore, tools: Tools) -> None
 
 async def _run_all(probes: Iterable[Probe], deadline: float, parallel: int) -> list[Outcome]:
     outcomes = [Outcome(probe) for probe in probes]
-    slots = asyncio.Semaphore(parallel)
+    turns = Turns(parallel)
     tools = Tools()
-    tasks = [asyncio.ensure_future(_run(outcome, slots, tools)) for outcome in outcomes]
+    tasks = [asyncio.ensure_future(_run(outcome, turns, tools)) for outcome in outcomes]
     if tasks:
         _done, late = await asyncio.wait(tasks, timeout=deadline)
         for task in late:
