@@ -414,7 +414,10 @@ def _secrets(plan: Plan) -> dict[str, dict[str, Any]]:
     if plan.component("postgresql") and backup["enabled"]:
         for repository in backup["repositories"]:
             if repository["encrypted"]:
-                _password(result, f"backup-cipher-{repository['name']}")
+                name = f"backup-cipher-{repository['name']}"
+                _password(result, name)
+                # A new one would make the backups that are there unreadable.
+                result[name]["rotatable"] = False
     return result
 
 

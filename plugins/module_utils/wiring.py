@@ -692,18 +692,24 @@ def _probes(plan: Plan, host: str, components: list[str]) -> list[dict[str, Any]
                     }
                 )
     if "object_store" in components:
-        probes.append(
+        store = {
+            "address": plan.address(host),
+            "port": ports["object_store"],
+            "retries": 3,
+            "ca_file": f"{TLS_DIRECTORY}/object-store/ca.pem",
+        }
+        alert = plan.catalog.options["tls"]["alert_days"]
+        name = f"{host}.internal"
+        probes += [
+            {"name": "object store", "type": "https", "host": name, "path": "/.health", **store},
             {
-                "name": "object store",
+                "name": "certificate object store",
                 "type": "tls",
-                "port": ports["object_store"],
-                "address": plan.address(host),
-                "server_name": f"{host}.internal",
-                "retries": 3,
-                "days": plan.catalog.options["tls"]["alert_days"],
-                "ca_file": f"{TLS_DIRECTORY}/object-store/ca.pem",
-            }
-        )
+                "server_name": name,
+                "days": alert,
+                **store,
+            },
+        ]
     if "edge" in components:
         probes.extend(_edge_probes(plan))
     return probes
