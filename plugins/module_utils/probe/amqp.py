@@ -147,7 +147,7 @@ def start_ok(user: str, password: str) -> bytes:
 
 async def _method(connection: Connection, wanted: int) -> Reader:
     """The arguments of the next method, which must be *wanted*."""
-    for _ in range(FRAMES_LIMIT):
+    for _frame in range(FRAMES_LIMIT):
         head = await connection.exactly(7)
         if head[:4] == b"AMQP":
             raise ProbeFailed("the server does not speak AMQP 0-9-1")

@@ -69,8 +69,8 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = self._raw = transport
+        if isinstance(transport, asyncio.Transport):
+            self._transport = self._raw = transport
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

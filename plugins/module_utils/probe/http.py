@@ -189,7 +189,7 @@ async def check(attempt: Attempt) -> Detail:
     async with connected(attempt, tls=probe.tls) as connection:
         attempt.phase = "waiting for the response"
         connection.send(request(probe))
-        for _ in range(INTERIM_LIMIT):
+        for _response in range(INTERIM_LIMIT):
             status, headers = await read_head(connection)
             if status >= 200:
                 break

@@ -82,8 +82,8 @@ async def run(argv: Sequence[str], limit: int) -> Finished:
     except OSError as error:
         reason = (error.strerror or "cannot be run").lower()
         raise ProbeFailed(f"{clean(argv[0], 80)}: {reason}") from None
-    assert process.stdout is not None and process.stderr is not None
-    pipes = [_Pipe(stream.fileno(), limit) for stream in (process.stdout, process.stderr)]
+    streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    pipes = [_Pipe(stream.fileno(), limit) for stream in streams]
     try:
         rc = await _ended(process)
         outputs = asyncio.gather(*(pipe.ended.wait() for pipe in pipes))
@@ -95,8 +95,8 @@ async def run(argv: Sequence[str], limit: int) -> Finished:
             os.killpg(process.pid, signal.SIGKILL)
         for pipe in pipes:
             pipe.leave()
-        process.stdout.close()
-        process.stderr.close()
+        for stream in streams:
+            stream.close()
         # What even SIGKILL does not end is not waited for.
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(_ended(process), REAP_SECONDS)

@@ -308,9 +308,8 @@ def _probe(item: Any, number: int, faults: Faults) -> Probe | None:
             if item.get(required) is None:
                 faults.add(f"{place}.{required}", MISSING, f"is required by type {known}")
         _together(known, values, place, faults)
-    if len(faults.found) > before:
+    if known is None or len(faults.found) > before:
         return None
-    assert known is not None
     if known in CONNECTING:
         values.setdefault("port", PORTS.get(known, 0))
     values["tls"] = known in TLS_ALWAYS or values.get("tls", False)

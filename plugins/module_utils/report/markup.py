@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import TypeAlias
 
 VOID = {"meta", "br", "hr", "link", "col"}
 
@@ -17,7 +18,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Child = str | Markup | int | float | None | Iterable["Child"]
+Child: TypeAlias = "str | Markup | int | float | None | Iterable[Child]"
 
 
 def escape(child: Child) -> Markup:

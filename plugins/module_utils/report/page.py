@@ -99,7 +99,7 @@ def _header(report: Report) -> Markup:
     elif report.well:
         verdict, tone = "All is well", "ok"
     else:
-        verdict = _count(sum(1 for _ in report.attention()), "thing") + " to see to"
+        verdict = _count(len(list(report.attention())), "thing") + " to see to"
         tone = "bad"
     return tag(
         "header",
