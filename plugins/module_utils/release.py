@@ -462,9 +462,10 @@ class Work:
     after: str | None = None
     versions_before: list[str] = field(default_factory=list)
 
-    def fail(self, message: str) -> ReleaseError:
+    def fail(self, message: str, last_lines: str = "") -> ReleaseError:
         kept = f"; {self.before} stays active" if self.before else ""
-        return ReleaseError(f"{self.spec.name} {self.spec.version}: {message}{kept}")
+        lines = f"; the last lines:\n{last_lines}" if last_lines else ""
+        return ReleaseError(f"{self.spec.name} {self.spec.version}: {message}{kept}{lines}")
 
     def result(self) -> dict[str, Any]:
         spec = self.spec
@@ -660,8 +661,7 @@ class Host:
                     for path in (work.download, work.temporary):
                         if path:
                             _remove(path)
-            for work in works:
-                self._migrate(work)
+            self._migrate(works)
             for work in works:
                 self._activate(work)
             for work in works:
@@ -869,25 +869,30 @@ class Host:
             if process.returncode != 0:
                 output.seek(0)
                 raise work.fail(
-                    f"build step {number} ({command}) {outcome}; its last lines:\n"
-                    f"{_tail(output.read())}"
+                    f"build step {number} ({command}) {outcome}",
+                    _tail(output.read()) or "(none)",
                 )
 
-    def _migrate(self, work: Work) -> None:
-        spec = work.spec
-        if not spec.migrate_unit or os.path.exists(spec.marker):
+    def _migrate(self, works: Sequence[Work]) -> None:
+        """All migrations at once; what one of them needs of another its unit has to say."""
+        units = {
+            work.spec.migrate_unit.replace("{version}", work.spec.version): work
+            for work in works
+            if work.spec.migrate_unit and not os.path.exists(work.spec.marker)
+        }
+        if not units:
             return
-        unit = spec.migrate_unit.replace("{version}", spec.version)
         _run(["systemctl", "daemon-reload"])
-        # If a run that was killed has left the unit at work, this waits for its end.
-        answer = _run(["systemctl", "start", "--", unit])
-        if answer.returncode == 0 and not os.path.exists(spec.marker):
-            raise work.fail(f"{unit} ended without setting {spec.marker}")
-        if answer.returncode != 0:
-            raise work.fail(
-                f"the migration {unit} failed ({_failure(unit)}); its last lines:\n{_journal(unit)}"
-            )
-        work.did_migrate = True
+        # If a run that was killed has left one at work, this waits for its end.
+        answer = _run(["systemctl", "start", "--", *units])
+        failures = []
+        for unit, work in units.items():
+            work.did_migrate = os.path.exists(work.spec.marker)
+            if not work.did_migrate:
+                why = _failure(unit) or _tail(answer.stderr, 3) or f"{work.spec.marker} is not set"
+                failures.append(work.fail(f"the migration {unit} failed ({why})", _journal(unit)))
+        if failures:
+            raise ReleaseError("\n".join(str(failure) for failure in failures))
 
     def _activate(self, work: Work) -> None:
         spec = work.spec
@@ -955,10 +960,13 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _failure(unit: str) -> str:
+    """What systemd says of a unit that failed; empty for one that did not."""
     answer = _run(["systemctl", "show", "--property=Result,ExecMainStatus", "--", unit])
     values = dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
-    result = values.get("Result", "unknown")
-    return f"status {values.get('ExecMainStatus')}" if result == "exit-code" else result
+    result = values.get("Result", "")
+    if result == "exit-code":
+        return f"status {values.get('ExecMainStatus')}"
+    return "" if result == "success" else result
 
 
 def _journal(unit: str, lines: int = 20) -> str:

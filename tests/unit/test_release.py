@@ -451,7 +451,7 @@ class TestBuild:
 
     def test_failure_shows_its_last_lines_and_keeps_the_old(self, bench: Bench) -> None:
         bench.apply("one", version="1")
-        with pytest.raises(ReleaseError, match=r"status 3(.|\n)*compiler says no(.|\n)*1 stays"):
+        with pytest.raises(ReleaseError, match=r"status 3; 1 stays active(.|\n)*compiler says no"):
             bench.apply("two", version="2", **self.options("echo compiler says no >&2; exit 3"))
         assert bench.versions == ["1"]
         assert bench.leftovers == []
@@ -558,14 +558,15 @@ class TestMigration:
                 return real(argv, **more)
             out = ""
             if "start" in argv:
-                started.append(argv[-1])
-                if mark and code == 0:
-                    version = argv[-1].partition("@")[2].removesuffix(".service")
-                    (bench.path / f"m-{version}").touch()
+                for unit in argv[3:]:
+                    started.append(unit)
+                    if mark and code == 0:
+                        version = unit.partition("@")[2].removesuffix(".service")
+                        (bench.path / f"m-{version}").touch()
             elif argv[0] == "journalctl":
                 out = "column exists already\n"
             elif "--property=Result,ExecMainStatus" in argv:
-                out = "Result=exit-code\nExecMainStatus=7\n"
+                out = f"Result={'exit-code' if code else 'success'}\nExecMainStatus=7\n"
             status = code if "start" in argv else 0
             return subprocess.CompletedProcess(argv, status, out, "")
 
@@ -582,17 +583,29 @@ class TestMigration:
         bench.apply("one", version="1")
         self.systemctl(bench, monkeypatch, code=1)
         other = bench.spec("one", name="other", home=str(bench.path / "other"))
-        words = r"status 7(.|\n)*column exists already(.|\n)*1 stays"
+        words = r"status 7\); 1 stays active(.|\n)*column exists already"
         with pytest.raises(ReleaseError, match=words):
             bench.run(other, bench.spec("two", version="2", **self.options(bench)))
         assert bench.active == "one"
         assert not (bench.path / "other" / "current").exists()
 
+    def test_all_at_once_and_all_failures(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = self.systemctl(bench, monkeypatch, code=1)
+        specs = [
+            bench.spec("x", name=n, home=str(bench.path / n), version=n, **self.options(bench))
+            for n in ("a", "b")
+        ]
+        with pytest.raises(ReleaseError, match=r"a a: the migration(.|\n)*b b: the migration"):
+            bench.run(*specs)
+        assert len(started) == 2
+
     def test_without_a_marker_it_did_not_happen(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.systemctl(bench, monkeypatch, mark=False)
-        with pytest.raises(ReleaseError, match="without setting"):
+        with pytest.raises(ReleaseError, match="m-1 is not set"):
             bench.apply("one", version="1", **self.options(bench))
 
     def test_one_that_came_later(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
