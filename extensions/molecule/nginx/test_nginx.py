@@ -153,6 +153,7 @@ class TestNames:
         with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
             edge.connect(edge.address)
 
+    @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
     def test_protocols(self, edge: Edge) -> None:
         with edge.connect("shop.test", "h2") as connection:
             assert isinstance(connection, ssl.SSLSocket)
