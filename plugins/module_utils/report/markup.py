@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from typing import TypeAlias
 
 VOID = {"meta", "br", "hr", "link", "col"}
 
@@ -18,21 +17,18 @@ class Markup(str):
     __slots__ = ()
 
 
-Child: TypeAlias = "str | Markup | int | float | None | Iterable[Child]"
-
-
-def escape(child: Child) -> Markup:
-    """A child as markup."""
+def escape(child: object) -> Markup:
+    """A child as markup: text, a number, an iterable of children, or None for nothing."""
     if child is None:
         return Markup("")
     if isinstance(child, Markup):
         return child
-    if isinstance(child, (str, int, float)):
-        return Markup(html.escape(str(child)))
-    return Markup("".join(escape(each) for each in child))
+    if isinstance(child, Iterable) and not isinstance(child, str):
+        return Markup("".join(escape(each) for each in child))
+    return Markup(html.escape(str(child)))
 
 
-def tag(name: str, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
+def tag(name: str, *children: object, **attributes: str | int | float | bool | None) -> Markup:
     """An element. ``class_`` is class, ``aria_label`` is aria-label; None and False leave out."""
     parts = [name]
     for key, value in attributes.items():

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ansible_collections.berth.platform.plugins.module_utils.probe_text import duration
 from ansible_collections.berth.platform.plugins.module_utils.report.markup import (
-    Child,
     Markup,
     tag,
 )
@@ -428,14 +427,14 @@ def _probe_group(host: Host, own: list[Probe], slowest: float, unfold: bool) -> 
 
 
 def _probe_row(probe: Probe, slowest: float) -> Markup:
-    latency: Child = "–"
+    latency: object = "–"
     if probe.latency is not None:
         share = 46 * probe.latency / slowest if slowest else 0
         latency = [
             tag("span", class_="bar", style=f"width:{share:.0f}px"),
             duration(probe.latency),
         ]
-    says: Child = tag("span", probe.says, class_="bad" if not probe.healthy else "soft")
+    says: object = tag("span", probe.says, class_="bad" if not probe.healthy else "soft")
     return tag(
         "tr",
         tag("td", _dot(probe.healthy), probe.name, class_="tight"),

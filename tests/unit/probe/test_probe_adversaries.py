@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -108,49 +110,53 @@ def test_a_name_that_does_not_exist() -> None:
     assert found["last_error"].startswith("cannot resolve no-such-host.invalid: ")
 
 
-def _thousand(ports: multiprocessing.Queue[list[int]], total: int, mute: int) -> None:
-    """In a process of its own: *total* ports, of which the first *mute* never answer."""
-    import asyncio
+# In a process of its own, so that it does not wait for ours: so many ports, of which the first ones
+# never answer. Prints the ports.
+THOUSAND = """
+import asyncio, json, resource, sys
 
-    class Answers(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
+class Answers(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
 
-        def data_received(self, data: bytes) -> None:
-            self.transport.write(servers.http('{"status": "ok"}'))
-            self.transport.close()
+    def data_received(self, data):
+        body = b'{"status": "ok"}'
+        head = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
+        self.transport.write(head + body)
+        self.transport.close()
 
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        found = []
-        for number in range(total):
-            kind = asyncio.Protocol if number < mute else Answers
-            server = await loop.create_server(kind, "127.0.0.1", 0)
-            found.append(server.sockets[0].getsockname()[1])
-        ports.put(found)
-        await asyncio.sleep(60)
+async def serve(total, mute):
+    loop = asyncio.get_running_loop()
+    ports = []
+    for number in range(total):
+        kind = asyncio.Protocol if number < mute else Answers
+        server = await loop.create_server(kind, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+    print(json.dumps(ports), flush=True)
+    await asyncio.sleep(60)
 
-    asyncio.run(serve())
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+"""
 
 
 def test_a_thousand_endpoints_of_which_fifty_never_answer() -> None:
-    context = multiprocessing.get_context("spawn")
-    queue: multiprocessing.Queue[list[int]] = context.Queue()
-    process = context.Process(target=_thousand, args=(queue, 1000, 50), daemon=True)
-    process.start()
-    try:
-        ports = queue.get(timeout=20)
-        probes = [
-            {"name": f"p{number}", "type": "http", "port": port, "timeout": 2,
-             "json": {"status": "ok"}}
-            for number, port in enumerate(ports)
-        ]  # fmt: skip
-        started = time.monotonic()
-        found = servers.look(*probes)
-        elapsed = time.monotonic() - started
-    finally:
-        process.terminate()
-        process.join()
+    command = [sys.executable, "-c", THOUSAND, "1000", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            ports = json.loads(process.stdout.readline())
+            probes = [
+                {"name": f"p{number}", "type": "http", "port": port, "timeout": 2,
+                 "json": {"status": "ok"}}
+                for number, port in enumerate(ports)
+            ]  # fmt: skip
+            started = time.monotonic()
+            found = servers.look(*probes)
+            elapsed = time.monotonic() - started
+        finally:
+            process.kill()
     assert found["summary"]["healthy"] == 950
     assert {probe["last_error"] for probe in found["probes"][:50]} == {
         "timed out after 2 s waiting for the response"
