@@ -15,7 +15,7 @@ description:
 positional: _input, known
 options:
   _input:
-    description: RV(berth.platform.app_resources#filter:_value.units).
+    description: C(units).
     type: list
     elements: dict
     required: true

@@ -150,7 +150,7 @@ def make_wish(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[st
         if fault:
             faults.append(f"user {name!r} {fault}")
             continue
-        assert isinstance(name, str)
+        name = str(name)
         if name in wanted_users:
             faults.append(f"{where} is listed twice")
         if name == ADMIN or name.startswith("pg_"):
@@ -194,7 +194,7 @@ def make_wish(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[st
         if fault:
             faults.append(f"database {name!r} {fault}")
             continue
-        assert isinstance(name, str)
+        name = str(name)
         present = entry.get("state", "present") == "present"
         if name in wanted_databases:
             faults.append(f"{where} is listed twice")
@@ -372,7 +372,7 @@ class Cluster:
             port=raw["port"],
             data_directory=raw["data_directory"],
             roles=dict(raw["roles"]),
-            memberships={(group, member) for group, member in raw["memberships"]},
+            memberships=set(map(tuple, raw["memberships"])),
             databases={
                 name: {**facts, "grants": _grants(facts["grants"])}
                 for name, facts in raw["databases"].items()

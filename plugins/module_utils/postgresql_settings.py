@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-Value = str | int | float | bool
+Value: TypeAlias = "str | int | float | bool"
 
 _GIB = 1024
 # A kernel keeps a few per cent of what the machine was sold with.

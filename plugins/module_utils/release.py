@@ -86,7 +86,7 @@ def default_version(release_identity: str) -> str:
 
 def parse_checksum(checksum: str) -> tuple[str, str]:
     """(algorithm, digest) of C(sha256:…) or C(sha512:…)."""
-    algorithm, _, digest = checksum.strip().partition(":")
+    algorithm, _colon, digest = checksum.strip().partition(":")
     lengths = {"sha256": 64, "sha512": 128}
     digest = digest.strip().lower()
     if len(digest) != lengths.get(algorithm) or re.search("[^0-9a-f]", digest):
@@ -156,7 +156,7 @@ def spec_from(params: Mapping[str, Any]) -> Spec:
         raise ReleaseError(f"{name}: give home, or directory and link, as absolute paths")
     url, git = artifact.get("url") or "", artifact.get("git") or ""
     if url:
-        _, digest = parse_checksum(artifact.get("checksum") or "")
+        _algorithm, digest = parse_checksum(artifact.get("checksum") or "")
     else:
         digest = artifact.get("digest") or ""
     build = list(params.get("build") or [])
@@ -580,7 +580,7 @@ class Host:
             raise ReleaseError(f"{spec.name}: {shown}: {without_password(_tail(answer.stderr, 3))}")
         found: dict[str, str] = {}
         for line in answer.stdout.splitlines():
-            commit, _, name = line.partition("\t")
+            commit, _tab, name = line.partition("\t")
             found[name] = commit
         for name in (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref):
             if name in found:

@@ -16,9 +16,9 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-Value = str | int | float | bool | Sequence[Any] | None
+Value: TypeAlias = "str | int | float | bool | Sequence[Any] | None"
 
 # systemd --dump-configuration-items, [Service], of versions 249 to 257 without the long
 # deprecated ones.

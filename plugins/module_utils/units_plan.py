@@ -25,6 +25,7 @@ PROPERTIES = (
     "SubState",
     "UnitFileState",
     "FragmentPath",
+    "DropInPaths",
     "NeedDaemonReload",
     "CanReload",
     "Type",
@@ -76,6 +77,7 @@ class Unit:
     sub: str = "dead"
     enabled: str = ""
     fragment: str = ""
+    drop_ins: tuple[str, ...] = ()
     stale: bool = False
     can_reload: bool = False
     type: str = ""
@@ -182,6 +184,7 @@ def unit_from(name: str, block: Mapping[str, str]) -> Unit:
         sub=block.get("SubState", "dead"),
         enabled=block.get("UnitFileState", ""),
         fragment=block.get("FragmentPath", ""),
+        drop_ins=tuple(block.get("DropInPaths", "").split()),
         stale=block.get("NeedDaemonReload") == "yes",
         can_reload=block.get("CanReload") == "yes",
         type=block.get("Type", ""),

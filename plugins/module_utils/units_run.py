@@ -31,6 +31,7 @@ from ansible_collections.berth.platform.plugins.module_utils.units_plan import (
 )
 
 JOURNAL_LINES = 20
+UNIT_FILES = "/etc/systemd/system"
 # A service of type simple counts as active as soon as it is forked: one with a faulty
 # configuration dies a moment later, and that moment is waited for.
 SETTLE_SECONDS = 0.4
@@ -91,6 +92,12 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
+def _unread(unit: Unit) -> Unit:
+    """systemd 252 does not notice a first drop-in by itself: look for what it has not read."""
+    there = glob.glob(os.path.join(UNIT_FILES, glob.escape(unit.id) + ".d", "*.conf"))
+    return replace(unit, stale=unit.stale or not set(there) <= set(unit.drop_ins))
+
+
 class Systemd:
     def __init__(
         self, call: Caller = call_program, sleep: Callable[[float], None] = time.sleep
@@ -105,7 +112,8 @@ class Systemd:
         answer = self._call([*argv, *names], 30)
         if answer.code != 0:
             raise UnitsFailed(f"systemd does not answer: {answer.words}")
-        return match_blocks(names, parse_show(answer.out))
+        units = match_blocks(names, parse_show(answer.out))
+        return {name: _unread(unit) for name, unit in units.items()}
 
     def tell(self, verb: str, names: Sequence[str], seconds: float = 120) -> Answer:
         return self._call(["systemctl", "--no-ask-password", verb, "--", *names], seconds)

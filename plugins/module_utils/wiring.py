@@ -137,6 +137,8 @@ def _certificates(plan: Plan, host: str) -> list[dict[str, Any]]:
         result.append(
             {
                 "name": "object-store",
+                # Whose marker says that it has to be loaded.
+                "pending": "object-store",
                 "domains": [f"{host}.internal", host, "localhost"],
                 "addresses": sorted({plan.address(host), LOOPBACK}),
                 "provider": "platform",
@@ -504,15 +506,6 @@ def _nginx(plan: Plan, faults: Faults) -> dict[str, Any]:
                 site["locations"].append({"path": path, "upstream": each.unit, "log": False})
             if static:
                 site["gzip"] = True
-                site["locations"].append(
-                    {
-                        "path": r"\.(js|css|png|jpg|jpeg|gif|ico|svg|woff|woff2|ttf|eot)$",
-                        "match": "regex",
-                        "root": f"{each.home}/build",
-                        "expires": "1y",
-                        "headers": {"Cache-Control": "public, immutable"},
-                    }
-                )
     limits = [
         {"name": name, "rate": each["rate"], "key": each["key"], "size": each["size"]}
         for name, each in plan.catalog.options["rate_limits"].items()

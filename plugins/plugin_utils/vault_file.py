@@ -47,11 +47,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style: str | None
+    style = "|" if "\n" in text else None
     if not text.replace("\n", "").isprintable():
         style = '"'  # U+0085 and its like would come back as a space
-    else:
-        style = "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

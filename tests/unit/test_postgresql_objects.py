@@ -35,7 +35,7 @@ ROLE: dict[str, Any] = {
     "connection_limit": -1,
     "password": None,
 }
-SALES = {"name": "sales", "password": "pw", "databases": [{"name": "shop"}]}
+SALES = {"name": "sales", "password": "p!w", "databases": [{"name": "shop"}]}
 
 
 def wish(*users: dict[str, Any], databases: list[dict[str, Any]] | None = None) -> Wish:
@@ -84,11 +84,11 @@ class TestRoles:
         (made,) = plan_roles(wish({**SALES, "connection_limit": 100}), server())
         assert str(made) == "CREATE ROLE \"sales\" LOGIN CONNECTION LIMIT 100 PASSWORD '********';"
         assert "'SCRAM-SHA-256$4096:" in made.sql
-        assert "pw" not in made.sql
+        assert "p!w" not in made.sql
         assert "SCRAM" not in repr(made)
 
     def test_one_that_is_right_is_left_alone(self) -> None:
-        there = server({"sales": {"password": verifier("pw")}})
+        there = server({"sales": {"password": verifier("p!w")}})
         assert plan_roles(wish(SALES), there) == []
 
     def test_another_password_is_set(self) -> None:

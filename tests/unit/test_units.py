@@ -433,3 +433,18 @@ def test_the_marker_goes(tmp_path: Path) -> None:
     assert units_run.remove_marker("nginx", str(tmp_path))
     assert not units_run.remove_marker("nginx", str(tmp_path))
     assert not marker.exists()
+
+
+def test_a_drop_in_that_systemd_has_not_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd 252 says NeedDaemonReload=no after a unit's first drop-in."""
+    monkeypatch.setattr(units_run, "UNIT_FILES", str(tmp_path))
+    unit = Unit("a.service", id="a.service", load="loaded")
+    assert not units_run._unread(unit).stale
+    (tmp_path / "a.service.d").mkdir()
+    drop_in = tmp_path / "a.service.d" / "limits.conf"
+    drop_in.write_text("[Service]\n")
+    assert units_run._unread(unit).stale
+    read = Unit("a.service", id="a.service", load="loaded", drop_ins=(str(drop_in),))
+    assert not units_run._unread(read).stale
