@@ -310,8 +310,11 @@ def _postgresql(plan: Plan, host: str) -> dict[str, Any]:
                     }
                 )
     backup = _backup(plan, host)
+    # A command that is not found ends the archiver, which is started anew a minute later; one that
+    # fails is tried again as soon as there is more to archive.
+    program = "test -x /usr/bin/pgbackrest && pgbackrest"
     archive = (
-        {"enabled": True, "command": f"pgbackrest --stanza={backup['stanza']} archive-push %p"}
+        {"enabled": True, "command": f"{program} --stanza={backup['stanza']} archive-push %p"}
         if backup
         else {}
     )
@@ -322,6 +325,12 @@ def _postgresql(plan: Plan, host: str) -> dict[str, Any]:
         "users": users,
         "hba": hba,
         "archive": archive,
+        # A server that stops still archives its last WAL.
+        "after": [
+            _LOCAL_UNITS["object_store"]
+            for each in backup.get("repositories", ())
+            if each.get("endpoint") == f"{host}.internal"
+        ],
     }
 
 
