@@ -186,10 +186,15 @@ def test_what_the_plan_says_and_what_was_seen() -> None:
 
 
 def test_a_host_that_was_not_reached() -> None:
-    gone = {"unreachable": True, "msg": "Failed to connect\nto the host"}
+    gone = {
+        "unreachable": True,
+        "msg": "Task failed: Data\ncould not be sent" + " x" * 99 + " timed out",
+    }
     found = report(health={**HEALTH, "db1": gone}, backups={"db1": {"msg": "it is not there yet"}})
+    reason = found.hosts[1].error
+    assert reason.startswith("Data could not be sent x") and reason.endswith(" timed out")
     assert list(found.attention()) == [
-        ("db1", "not reached", "Failed to connect"),
+        ("db1", "not reached", reason),
         ("db1", "the state of the backups is unknown: it is not there yet", ""),
     ]
     assert "not reached" in page(found) and "not reached" in text(found)

@@ -103,7 +103,7 @@ def _host(
         services.append(Service(name=own.removesuffix(f"-{plan.get('env')}")))
     error = ""
     if seen is not None and "probes" not in seen:
-        error = str(seen.get("msg") or "no answer").strip().splitlines()[0][:200]
+        error = _reason(seen)
     return Host(
         name=name,
         address=str(host.get("address", "")),
@@ -111,6 +111,12 @@ def _host(
         services=tuple(services),
         error=error,
     )
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    """Why a task failed, in a line: what matters most stands at the end of Ansible's messages."""
+    words = " ".join(str(result.get("msg") or "no answer").split()).removeprefix("Task failed: ")
+    return words if len(words) <= 200 else f"{words[:60]} … {words[-135:]}"
 
 
 def _probes(hosts: Mapping[str, Any], health: Seen) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -173,8 +179,7 @@ def _restored(status: Mapping[str, Any], repository: str) -> str:
 def _problems(backups: Seen) -> Iterator[str]:
     for host, status in backups.items():
         if "repositories" not in status:
-            words = str(status.get("msg") or "no answer").strip().splitlines()[0][:200]
-            yield f"{host}: the state of the backups is unknown: {words}"
+            yield f"{host}: the state of the backups is unknown: {_reason(status)}"
         for problem in status.get("problems", ()):
             # A repository that is not usable has a line of its own.
             if not problem.startswith("repository "):
