@@ -72,7 +72,7 @@ def wire(plan: Plan, faults: Faults) -> dict[str, dict[str, Any]]:
             "rabbitmq": _rabbitmq(plan, host) if "rabbitmq" in components else {},
             "object_store": _object_store(plan, host) if "object_store" in components else {},
             "backup": _backup(plan, host) if "postgresql" in components else {},
-            "app": {"services": [each["role"] for each in apps]},
+            "app": {"scope": plan.catalog.estate, "services": [each["role"] for each in apps]},
             "static_site": {"sites": sites},
             "nginx": _nginx(plan, faults) if "edge" in components else {},
             "listeners": {"planned": _planned_listeners(plan, host)},
@@ -197,6 +197,9 @@ def _service(plan: Plan, each: Placed, faults: Faults) -> list[dict[str, Any]]:
             )
         ]
         role.update({key: value for key, value in plain.items() if value not in (None, {}, [])})
+        if plain["migrate"]:
+            # Once for all of them, by the first.
+            role["migrate_hosts"] = list(each.hosts)
         role["after"] = [*plain["after"], *local]
         role["wants"] = local
         role["restart"] = service["restart"]
