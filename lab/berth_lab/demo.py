@@ -84,14 +84,25 @@ def environment(project: hosts.Project) -> dict[str, str]:
     }
 
 
-def play(playbook: str, system: systems.System, overlay: Path, *options: str) -> None:
+def play(
+    playbook: str, system: systems.System, overlay: Path, *options: str, quiet: bool = False
+) -> None:
     """Run a playbook over the system's inventory and the lab's overlay."""
     program = work_dir().parent / "venv" / "bin" / "ansible-playbook"
     command = [str(program), playbook, "-i", str(system.inventory), "-i", str(overlay), *options]
     say(" ".join(["ansible-playbook", *command[1:]]))
     project = hosts.existing(overlay.parent.name)
-    done = subprocess.run(command, cwd=ROOT, env=environment(project), timeout=1800, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(project),
+        timeout=1800,
+        check=False,
+        stdout=subprocess.PIPE if quiet else None,
+        text=True,
+    )
     if done.returncode:
+        print(done.stdout or "", end="")
         raise LabError(
             f"{playbook} ended with {done.returncode}; mend what it says and run this again: "
             "it goes on from where it stands"
@@ -103,6 +114,13 @@ def together(*jobs: Callable[[], object]) -> None:
     with ThreadPoolExecutor(len(jobs)) as pool:
         for future in [pool.submit(job) for job in jobs]:
             future.result()
+
+
+def probes(report: Path) -> str:
+    """The table of probes in the report's text."""
+    _before, _head, after = report.read_text(encoding="utf-8").partition("\nProbes\n")
+    table, _blank, _rest = after.strip("\n").partition("\n\n")
+    return f"\nProbes\n\n{table}"
 
 
 def addresses(system: systems.System, project: hosts.Project, plan: Path) -> str:
@@ -150,8 +168,11 @@ def demo(name: str, *, bare: bool = False) -> None:
     with phases.phase("converge"):
         play("site.yml", system, overlay)
     with phases.phase("report"):
-        play("playbooks/status.yml", system, overlay, "-e", f"status_html={report}")
-        play("playbooks/plan.yml", system, overlay, "-e", f"plan_json={plan}")
+        text = report.with_suffix(".txt")
+        written = ("-e", f"status_html={report}", "-e", f"status_text={text}")
+        play("playbooks/status.yml", system, overlay, *written, quiet=True)
+        play("playbooks/plan.yml", system, overlay, "-e", f"plan_json={plan}", quiet=True)
+    print(probes(text))
     print(addresses(system, project, plan))
     print(f"\nReport: {report}\n\n{phases.table()}")
     print(f"\nAgain: make demo SYSTEM={name}    Away with it: make destroy")
