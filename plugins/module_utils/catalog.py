@@ -36,6 +36,8 @@ from ansible_collections.berth.platform.plugins.module_utils.schema import (
 
 PREFIX = "platform_"
 LAYER = "platform_layer_"
+# Variables of a single host, beside the catalog.
+HOST_VARIABLES = frozenset({"platform_address"})
 
 # What a service may need beside other services, and the ports each one listens on.
 COMPONENT_PORTS: dict[str, dict[str, int]] = {
@@ -452,6 +454,8 @@ def read_catalog(variables: Mapping[str, Any], faults: Faults) -> Catalog | None
     raw: dict[str, Any] = {}
     layers: dict[str, Any] = {}
     for name, value in variables.items():
+        if name in HOST_VARIABLES:
+            continue
         if name.startswith(LAYER):
             layers[name] = value
         elif name.startswith(PREFIX):
