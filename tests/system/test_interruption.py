@@ -1,12 +1,13 @@
 """The controller is killed in the midst of a converge: a plain rerun ends healthy.
 
 Ten points, spread evenly over the tasks that change something on a fresh host, from the first to
-the last. Each time the task has just begun, so that its module is at work on the host, where it
-goes on alone, and the rerun meets it.
+the last. A task has just begun when the controller dies, so that its module is at work on the
+host, where it goes on alone, and the rerun meets it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,13 +18,27 @@ from systems import SYSTEMS
 from test_platform import assert_all_healthy
 
 POINTS = 10
-# Seconds into the task, in turn: as its module arrives, works, and works on.
-DELAYS = (0.1, 0.5, 1.5)
+# Seconds into the task, in turn: while its module arrives, begins, and is at work.
+DELAYS = (0.1, 0.6, 1.5)
 ENTRY = replace(next(each for each in SYSTEMS if each.name == "dhanman/prod"), bare=False)
 
 
+class Killer:
+    """Says when a task has been running for so long."""
+
+    def __init__(self, task: str, delay: float) -> None:
+        self.task = task
+        self.delay = delay
+        self.began = 0.0
+
+    def __call__(self, events: list[dict[str, Any]]) -> bool:
+        if not self.began and any(e["event"] == "task" and e["task"] == self.task for e in events):
+            self.began = time.monotonic()
+        return bool(self.began) and time.monotonic() - self.began >= self.delay
+
+
 @pytest.fixture(scope="module")
-def host_to_interrupt() -> Iterator[System]:
+def interrupted() -> Iterator[System]:
     """A host of its own, that has nothing yet."""
     found = System(ENTRY, "st-interrupted")
     try:
@@ -34,7 +49,51 @@ def host_to_interrupt() -> Iterator[System]:
             found.down()
 
 
-def test_a_controller_that_is_killed_ten_times_leaves_nothing_that_a_rerun_does_not_mend(
-    host_to_interrupt: System,
+def points(system: System) -> list[str]:
+    """Tasks at which to kill, evenly from the first one that changes something to the last."""
+    play = system.play("site.yml", "--check")
+    changing = [e["task"] for e in play.results if e["changed"] and not e["handler"]]
+    changing = list(dict.fromkeys(changing))
+    assert len(changing) > POINTS
+    return [changing[number * (len(changing) - 1) // (POINTS - 1)] for number in range(POINTS)]
+
+
+def test_ten_kills_leave_nothing_that_a_rerun_does_not_mend(interrupted: System) -> None:
+    for number, task in enumerate(points(interrupted)):
+        delay = DELAYS[number % len(DELAYS)]
+        interrupted.say(f"to be killed {delay} s into {task}")
+        play = interrupted.play("site.yml", stop=Killer(task, delay))
+        assert play.rc == -9, f"not killed at {task}: {play.tail}"
+        assert not play.recap
+    play = interrupted.play("site.yml")
+    assert_all_healthy(interrupted, play)
+    assert sorted(interrupted.play("site.yml").changes) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "delay"),
+    [
+        ("berth.platform.tls : Certificates are in place", 1.5),
+        ("berth.platform.postgresql : Databases, users and privileges are as listed", 0.6),
+        ("berth.platform.app : Services run", 0.1),
+    ],
+    ids=["certificates", "passwords", "services"],
+)
+def test_a_rotation_that_is_killed_is_finished_by_a_plain_run(
+    interrupted: System, task: str, delay: float
 ) -> None:
-    pass
+    """New passwords and a new authority, and nothing is left that still goes by the old ones."""
+    kept = {name: text for name, text in interrupted.secrets.items() if "cipher" in name}
+    names = sorted(set(interrupted.secrets) - set(kept) - {"rabbitmq-cookie"})
+    old = interrupted.secrets
+    asked = ["playbooks/rotate.yml", "-e", f"secret={','.join(names)}"]
+    play = interrupted.play(*asked, stop=Killer(task, delay))
+    assert play.rc == -9, f"not killed at {task}: {play.tail}"
+    del interrupted.secrets
+    assert all(interrupted.secrets[name] != old[name] for name in names)
+    assert all(interrupted.secrets[name] == text for name, text in kept.items())
+
+    # Old connections and sessions would go on; a reader of the old files would, too.
+    play = interrupted.play("site.yml")
+    assert_all_healthy(interrupted, play)
+    assert sorted(interrupted.play("site.yml").changes) == []
