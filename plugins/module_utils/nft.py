@@ -22,10 +22,10 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Any, TypeAlias
+from typing import Any, Union
 
-Network: TypeAlias = "IPv4Network | IPv6Network"
-Address: TypeAlias = "IPv4Address | IPv6Address"
+Network = Union[IPv4Network, IPv6Network]
+Address = Union[IPv4Address, IPv6Address]
 
 TABLE = "inet berth"
 PROTOCOLS = ("tcp", "udp")
