@@ -266,10 +266,13 @@ class Firewall:
         return done.stdout
 
     def loaded(self) -> str:
-        """The table as nft lists it, without counters; empty if there is none."""
+        """The table as nft lists it, without counters; empty if there is none.
+
+        In numbers: names are those of /etc/protocols, which a later package may bring.
+        """
         if not self.nft:
             return ""
-        done = self.run(self.nft, "-s", "list", "table", *nft.TABLE.split())
+        done = self.run(self.nft, "-s", "-n", "list", "table", *nft.TABLE.split())
         if done.returncode and "No such file or directory" not in done.stderr:
             self.module.fail_json(msg=f"nft cannot list the table: {done.stderr.strip()}")
         return done.stdout if done.returncode == 0 else ""
