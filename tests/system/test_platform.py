@@ -219,7 +219,7 @@ def test_a_part_alone_does_not_fail_and_changes_nothing(converged: System) -> No
     chosen = tags(converged)
     assert {"base", "firewall", "tls", "postgresql", "rabbitmq", "app", "nginx"} <= set(chosen)
     for tag in chosen if converged.entry.every_tag else ["nginx"]:
-        play = converged.play("site.yml", "--tags", tag)
+        play = converged.play("site.yml", "--diff", "--tags", tag)
         assert sorted(play.changes) == [], tag
 
 
@@ -228,7 +228,7 @@ def test_one_host_alone_does_not_fail_and_changes_nothing(converged: System) -> 
     if len(converged.hosts) == 1:
         pytest.skip("there is one host")
     last = list(converged.hosts)[-1]
-    play = converged.play("site.yml", "--limit", last)
+    play = converged.play("site.yml", "--diff", "--limit", last)
     assert sorted(play.changes) == []
     assert set(play.recap) == {last}
 

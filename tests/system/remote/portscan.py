@@ -18,7 +18,7 @@ IP_BIND_ADDRESS_NO_PORT = 24
 data = json.load(sys.stdin)
 target, source, given = data["target"], data["source"], data["ports"]
 ports = deque(range(given["first"], given["last"] + 1) if isinstance(given, dict) else given)
-rate, wait = data.get("rate", 10000), data.get("wait", 1.3)
+rate, wait = data.get("rate", 25000), data.get("wait", 1.3)
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 most = hard - 64
