@@ -232,16 +232,16 @@ def difference(
     wanted: Mapping[str, Sequence[Mapping[str, Any]]],
     actual: Mapping[str, Sequence[Mapping[str, Any]]],
     remove: Iterable[str],
-    messages: Mapping[str, int] | None = None,
+    queues: Mapping[str, int] | None = None,
 ) -> Changes:
     """From `actual` to `wanted`, both as RabbitMQ exports them.
 
     Not in the changes is what RabbitMQ knows beside: exchanges, queues, bindings, parameters,
-    limits. `messages` says how many there are in each vhost that is not wanted; of unknown ones
+    limits. `queues` says how many there are in each vhost that is not wanted; of unknown ones
     nothing is removed.
     """
     remove = set(remove)
-    messages = messages or {}
+    queues = queues or {}
     imports: dict[str, list[dict[str, Any]]] = {}
     words: list[str] = []
 
@@ -292,7 +292,7 @@ def difference(
     gone_vhosts = sorted(
         name
         for (name,) in vhosts
-        if "vhosts" in remove or ("empty_vhosts" in remove and messages.get(name) == 0)
+        if "vhosts" in remove or ("empty_vhosts" in remove and queues.get(name) == 0)
     )
     gone_users = sorted(name for (name,) in users) if "users" in remove else []
     # What goes with its user or vhost needs no word of its own.

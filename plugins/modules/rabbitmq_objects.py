@@ -66,7 +66,7 @@ options:
   remove:
     description:
       - What is removed when it is not listed.
-      - V(empty_vhosts) are those without a message in any queue. V(vhosts) are all of them, with
+      - V(empty_vhosts) are those without a queue. V(vhosts) are all of them, with
         their messages.
     type: list
     elements: str
@@ -192,11 +192,13 @@ class Node:
             raise NotRunning(_words(err or out))
         return dict(json.loads(out))
 
-    def messages(self, vhosts: list[str]) -> dict[str, int]:
+    def queues(self, vhosts: list[str]) -> dict[str, int]:
+        # Of queues, not of messages: a broker counts those with a delay of seconds, and one that
+        # was just published would be thrown away.
         found = {}
         for vhost in vhosts:
-            out = self.ctl("list_queues", "-p", vhost, "--formatter", "json", "name", "messages")
-            found[vhost] = sum(int(queue.get("messages") or 0) for queue in json.loads(out))
+            out = self.ctl("list_queues", "-p", vhost, "--formatter", "json", "name")
+            found[vhost] = len(json.loads(out))
         return found
 
     def apply(self, changes: Changes) -> None:
@@ -276,24 +278,24 @@ def main() -> None:
 
     unlisted = unlisted_vhosts(wanted, actual)
     ask = unlisted if "empty_vhosts" in remove and "vhosts" not in remove else []
-    messages = node.messages(ask)
-    changes = difference(wanted, actual, remove, messages)
+    queues = node.queues(ask)
+    changes = difference(wanted, actual, remove, queues)
     words = list(changes.words)
 
     plugins = module.params["plugins"]
     if plugins is not None and sorted(plugins) != node.plugins():
         words.append(f"plugins: {', '.join(sorted(plugins)) or 'none'} enabled")
-    for vhost, count in messages.items():
+    for vhost, count in queues.items():
         if count:
             module.warn(
-                f"vhost {vhost} is not listed and holds {count} messages: it is kept. "
+                f"vhost {vhost} is not listed and has queues ({count}): it is kept. "
                 "List it, or remove it by `rabbitmqctl delete_vhost`"
             )
     if words and not module.check_mode:
         node.apply(changes)
         if plugins is not None and sorted(plugins) != node.plugins():
             node.set_plugins(plugins)
-        left = difference(wanted, node.definitions(), remove, messages)
+        left = difference(wanted, node.definitions(), remove, queues)
         if left.changed:
             module.fail_json(
                 msg="RabbitMQ took the changes and has not made them:\n" + "\n".join(left.words)

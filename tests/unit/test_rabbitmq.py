@@ -304,17 +304,17 @@ def test_what_is_not_listed_goes() -> None:
     ]
 
 
-@pytest.mark.parametrize("messages", [{"old": 3}, {}, None])
-def test_a_vhost_with_messages_or_of_unknown_content_stays(
-    messages: dict[str, int] | None,
+@pytest.mark.parametrize("queues", [{"old": 3}, {}, None])
+def test_a_vhost_with_queues_or_of_unknown_content_stays(
+    queues: dict[str, int] | None,
 ) -> None:
     there = with_more(exported(WANTED, "4.0"))
-    changes = difference(WANTED, there, DEFAULT, messages)
+    changes = difference(WANTED, there, DEFAULT, queues)
     assert changes.vhosts == []
     # The user loses its rights there none the less.
     assert ("sales", "old") in changes.permissions
     assert unlisted_vhosts(WANTED, there) == ["old"]
-    assert difference(WANTED, there, REMOVABLE, messages).vhosts == ["old"]
+    assert difference(WANTED, there, REMOVABLE, queues).vhosts == ["old"]
 
 
 def test_nothing_goes_unless_it_may() -> None:
