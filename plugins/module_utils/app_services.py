@@ -452,10 +452,11 @@ class _Service:
             "build_environment": given.get("build_environment"),
             "activate": self.migrates or not given.get("migrate"),
         }
-        if self.migrates:
+        if given.get("migrate"):
             release["migrate"] = {
                 "unit": f"{self.lead.unit}-migrate@{{version}}.service",
                 "marker": f"{MIGRATIONS_DIRECTORY}/{self.unit}/{{version}}",
+                "here": self.migrates,
             }
         return {key: value for key, value in release.items() if value is not None}
 

@@ -127,6 +127,7 @@ class Spec:
     build_environment: dict[str, str] = field(default_factory=dict)
     migrate_unit: str = ""
     migrate_marker: str = ""
+    migrate_here: bool = True
 
     @property
     def path(self) -> str:
@@ -135,6 +136,10 @@ class Spec:
     @property
     def marker(self) -> str:
         return self.migrate_marker.replace("{version}", self.version)
+
+    @property
+    def migrates(self) -> bool:
+        return bool(self.migrate_unit) and self.migrate_here
 
 
 @dataclass
@@ -186,6 +191,7 @@ def spec_from(params: Mapping[str, Any]) -> Spec:
         build_environment=dict(params.get("build_environment") or {}),
         migrate_unit=migrate.get("unit") or "",
         migrate_marker=migrate.get("marker") or "",
+        migrate_here=migrate.get("here") is not False,
     )
 
 
@@ -625,7 +631,7 @@ class Host:
     def _predict(self, work: Work) -> None:
         spec = work.spec
         work.did_install = not work.installed
-        work.did_migrate = bool(spec.migrate_unit) and not os.path.exists(spec.marker)
+        work.did_migrate = spec.migrates and not os.path.exists(spec.marker)
         if spec.activate:
             work.did_activate = work.before != spec.version
             work.after = spec.version
@@ -677,7 +683,7 @@ class Host:
         return all(
             work.installed
             and (not work.spec.activate or work.before == work.spec.version)
-            and (not work.spec.migrate_unit or os.path.exists(work.spec.marker))
+            and (not work.spec.migrates or os.path.exists(work.spec.marker))
             and not self._prunable(work)
             and (work.before is None or work.state.history[-1:] == [work.before])
             for work in works
@@ -878,7 +884,7 @@ class Host:
         units = {
             work.spec.migrate_unit.replace("{version}", work.spec.version): work
             for work in works
-            if work.spec.migrate_unit and not os.path.exists(work.spec.marker)
+            if work.spec.migrates and not os.path.exists(work.spec.marker)
         }
         if not units:
             return
@@ -898,6 +904,10 @@ class Host:
         spec = work.spec
         if not spec.activate:
             return
+        if spec.migrate_unit and not spec.migrate_here:
+            # Before the switch: a later run on this host alone must not migrate once more.
+            _make_directories(os.path.dirname(spec.marker))
+            open(spec.marker, "a", encoding="utf-8").close()
         if work.before != spec.version:
             directory = os.path.dirname(spec.link)
             _make_directories(directory)

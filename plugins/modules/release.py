@@ -171,6 +171,12 @@ options:
             description: File that the unit makes when it has succeeded.
             type: path
             required: true
+          here:
+            description:
+              - Whether it is this host that migrates. Where another one has done so for both, the
+                marker is made when the release is activated.
+            type: bool
+            default: true
       activate:
         description: Whether to switch the link, and to remove old releases then.
         type: bool
@@ -392,6 +398,7 @@ RELEASE = {
         "options": {
             "unit": {"type": "str", "required": True},
             "marker": {"type": "path", "required": True},
+            "here": {"type": "bool", "default": True},
         },
     },
     "activate": {"type": "bool", "default": True},

@@ -259,7 +259,7 @@ class TestMigration:
         (release,) = resources([self.SERVICE | {"migrate_hosts": ["a", "b", "c"]}], "", play, this)[
             "releases"
         ]
-        assert ("migrate" in release, release["activate"]) == (migrates, migrates)
+        assert (release["migrate"]["here"], release["activate"]) == (migrates, migrates)
 
 
 class TestWhole:

@@ -608,6 +608,17 @@ class TestMigration:
         with pytest.raises(ReleaseError, match="m-1 is not set"):
             bench.apply("one", version="1", **self.options(bench))
 
+    def test_once_for_all_hosts(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another host has migrated; a later run on this one alone does not do so again."""
+        started = self.systemctl(bench, monkeypatch)
+        elsewhere = self.options(bench)
+        elsewhere["migrate"]["here"] = False
+        answer = bench.apply("one", version="1", activate=False, **elsewhere)
+        assert answer["current"] is None and not (bench.path / "m-1").exists()
+        assert bench.apply("one", version="1", **elsewhere)["current"] == "1"
+        assert not bench.apply("one", version="1", **self.options(bench))["changed"]
+        assert started == []
+
     def test_one_that_came_later(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """A service that learns to migrate does so for the release that is active already."""
         bench.apply("one", version="1")
