@@ -69,9 +69,17 @@ def info(*backups: dict[str, Any], codes: tuple[int, int] = (0, 0)) -> list[dict
             ],
             "backup": list(backups),
             "archive": [
-                {"database": {"id": 1, "repo-key": 1}, "max": "000000010000000000000009"},
-                {"database": {"id": 1, "repo-key": 1}, "max": "000000020000000000000003"},
-                {"database": {"id": 1, "repo-key": 2}, "max": None},
+                {
+                    "database": {"id": 1, "repo-key": 1},
+                    "id": "15-1",
+                    "max": "000000010000000000000009",
+                },
+                {
+                    "database": {"id": 2, "repo-key": 1},
+                    "id": "17-2",
+                    "max": "000000020000000000000003",
+                },
+                {"database": {"id": 1, "repo-key": 2}, "id": "17-1", "max": None},
             ],
             "db": [
                 {"id": 1, "repo-key": 1, "system-id": 41},
@@ -83,7 +91,8 @@ def info(*backups: dict[str, Any], codes: tuple[int, int] = (0, 0)) -> list[dict
 
 
 def stores(*backups: dict[str, Any], codes: tuple[int, int] = (0, 0)) -> Any:
-    return program.parse_info(info(*backups, codes=codes), CONFIGURATION)
+    raw = info(*backups, codes=codes)
+    return [program.parse_store(raw, "main", one) for one in CONFIGURATION.repositories]
 
 
 def wrong(*backups: dict[str, Any], codes: tuple[int, int] = (0, 0)) -> list[str]:
@@ -102,6 +111,7 @@ class TestInfo:
     def test_timelines_count_before_segments(self) -> None:
         local, offsite = stores()
         assert local.last_wal == "000000020000000000000003"
+        assert local.archive == "17-2"
         assert offsite.last_wal == ""
 
     def test_the_latest_identifier_counts(self) -> None:
@@ -109,8 +119,8 @@ class TestInfo:
 
     @pytest.mark.parametrize("raw", [[], [{"name": "other"}]])
     def test_without_a_stanza(self, raw: list[dict[str, Any]]) -> None:
-        found = program.parse_info(raw, CONFIGURATION)
-        assert [store.code for store in found] == [1, 1]
+        store = program.parse_store(raw, "main", CONFIGURATION.repositories[0])
+        assert (store.code, store.backups) == (1, ())
 
     def test_a_backup_of_an_old_pgbackrest_has_no_lsn(self) -> None:
         (local, _) = stores(backup(1, 2, lsn=None))
@@ -193,7 +203,7 @@ class TestPlan:
         found = stores(backup(1, 10), backup(1, 5), backup(2, 40), backup(2, 20), **more)
         moment = None if hours_ago is None else NOW - timedelta(hours=hours_ago)
         repository = CONFIGURATION.repository(wanted) if wanted else None
-        return program.plan_restore(found, moment, repository)
+        return program.plan_restore(found, moment, repository, 0, lambda store, line: (2, {}))
 
     def test_the_latest_completed_before_the_moment(self) -> None:
         assert self.plan(6).backup.label == "r1-10-full"
@@ -237,15 +247,10 @@ class TestHistory:
     PAST = {1: "0/2000080"}
 
     def plan(self, *backups: dict[str, Any], timeline: int = 0) -> Any:
-        asked = []
+        def history(store: Any, line: int) -> tuple[int, dict[int, str]]:
+            return (line, {}) if line else (2, self.PAST)
 
-        def history(store: Any, line: int) -> dict[int, str]:
-            asked.append(line)
-            return self.PAST if line == 2 else {}
-
-        plan = program.plan_restore(stores(*backups), None, None, timeline, history)
-        assert asked in ([2], [])
-        return plan
+        return program.plan_restore(stores(*backups), None, None, timeline, history)
 
     def test_one_from_before_the_fork_leads_to_the_present(self) -> None:
         early = backup(1, 9, timeline=1, lsn={"start": "0/0", "stop": "0/2000080"})
@@ -264,6 +269,22 @@ class TestHistory:
         plan = self.plan(late, new, timeline=1)
         assert plan.backup.label == "r1-5-full"
         assert plan.options()[-1] == "--target-timeline=1"
+
+    def test_the_latest_is_the_one_that_wal_or_a_history_file_names(self) -> None:
+        answers = {
+            "repo-ls": "0000000100000000\n00000002.history\n00000003.history\n",
+            "repo-get": "1\t0/3000000\tno recovery target specified\n",
+        }
+
+        class Answering(program.Tools):  # type: ignore[misc]
+            def pgbackrest(self, command: str, *options: str, **_: Any) -> str:
+                assert "archive/main/17-2" in options[-1]
+                return answers[command]
+
+        tools = Answering(CONFIGURATION)
+        (local, _) = stores()
+        assert tools.history(local, 0) == (3, {1: "0/3000000"})
+        assert tools.history(local, 1) == (1, {})
 
     def test_the_file(self) -> None:
         text = "1\t0/3000000\tno recovery target specified\n\n2\t0/80074B8\tbefore 2026-01-31\n"
@@ -400,3 +421,21 @@ def test_a_missing_configuration_is_a_sentence(
 ) -> None:
     assert program.main(["--configuration", str(tmp_path / "none.json"), "status"]) == 1
     assert "berth-backup status:" in capsys.readouterr().err
+
+
+def test_of_pgbackrests_log_only_the_fault_is_told() -> None:
+    log = (
+        "2026-01-31 20:58:47.048 P00   INFO: backup command begin 2.55.1\n"
+        "2026-01-31 20:58:47.048 P00  ERROR: [049]: unable to load info file\n"
+        "            HINT: has a stanza-create been performed?\n"
+    )
+    assert program._FAULT.findall(log) == [
+        "ERROR: [049]: unable to load info file",
+        "HINT: has a stanza-create been performed?",
+    ]
+
+
+def test_wal_that_would_be_lost_is_refused() -> None:
+    program.refuse_loss([])
+    with pytest.raises(program.BackupError, match="2 segments of WAL, 05 the first"):
+        program.refuse_loss(["05", "06"])

@@ -23,9 +23,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -37,6 +37,11 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 # pgBackRest's codes for a repository without the stanza, and for one without a backup.
 NO_STANZA = (1, 3)
 NO_BACKUP = 2
+OTHER = 99
+# Seconds that a repository may take to say what it holds.
+ANSWER = 60.0
+# The part of its log that says what went wrong, without time and process.
+_FAULT = re.compile(r"(?:ERROR|HINT):.*")
 MIB = 1024 * 1024
 
 
@@ -142,6 +147,8 @@ class Store:
     message: str
     backups: tuple[Backup, ...] = ()
     last_wal: str = ""
+    # The directory of the present cluster's WAL, such as 17-1.
+    archive: str = ""
     system: int = 0
 
     def latest(self, *types: str) -> Backup | None:
@@ -150,53 +157,49 @@ class Store:
         return max(fitting, key=lambda one: one.stop, default=None)
 
 
-def parse_info(raw: Sequence[Mapping[str, Any]], configuration: Configuration) -> list[Store]:
-    """`pgbackrest info --output=json`, by repository."""
-    stanza: Mapping[str, Any] = next(
-        (one for one in raw if one.get("name") == configuration.stanza), {}
-    )
-    states = {one["key"]: one["status"] for one in stanza.get("repo", ())}
-    found = []
-    for repository in configuration.repositories:
-        state = states.get(repository.key, {"code": NO_STANZA[0], "message": "missing stanza path"})
-        backups = [
-            Backup(
-                repository=repository.key,
-                label=one["label"],
-                type=one["type"],
-                start=one["timestamp"]["start"],
-                stop=one["timestamp"]["stop"],
-                size=one["info"]["size"],
-                stored=one["info"]["repository"].get("delta", 0),
-                lsn=(one.get("lsn") or {}).get("stop") or "",
-                timeline=int(((one.get("archive") or {}).get("start") or "0")[:8], 16),
-                damaged=bool(one.get("error")),
-            )
-            for one in stanza.get("backup", ())
-            if one["database"]["repo-key"] == repository.key
-        ]
-        archives = [
-            one.get("max") or ""
-            for one in stanza.get("archive", ())
-            if one["database"]["repo-key"] == repository.key
-        ]
-        systems = [
-            (one["id"], one["system-id"])
-            for one in stanza.get("db", ())
-            if one["repo-key"] == repository.key
-        ]
-        found.append(
-            Store(
-                repository=repository,
-                code=state["code"],
-                message=state["message"],
-                backups=tuple(sorted(backups, key=lambda one: one.stop)),
-                # Timelines count first, as they do in the names of segments.
-                last_wal=max(archives, default=""),
-                system=max(systems, default=(0, 0))[1],
-            )
+def parse_store(raw: Sequence[Mapping[str, Any]], stanza: str, repository: Repository) -> Store:
+    """What `pgbackrest info --output=json` says of one repository."""
+    found: Mapping[str, Any] = next((one for one in raw if one.get("name") == stanza), {})
+    states = {one["key"]: one["status"] for one in found.get("repo", ())}
+    state = states.get(repository.key, {"code": NO_STANZA[0], "message": "missing stanza path"})
+    backups = [
+        Backup(
+            repository=repository.key,
+            label=one["label"],
+            type=one["type"],
+            start=one["timestamp"]["start"],
+            stop=one["timestamp"]["stop"],
+            size=one["info"]["size"],
+            stored=one["info"]["repository"].get("delta", 0),
+            lsn=(one.get("lsn") or {}).get("stop") or "",
+            timeline=int(((one.get("archive") or {}).get("start") or "0")[:8], 16),
+            damaged=bool(one.get("error")),
         )
-    return found
+        for one in found.get("backup", ())
+        if one["database"]["repo-key"] == repository.key
+    ]
+    archives = [
+        (one["database"]["id"], one["id"], one.get("max") or "")
+        for one in found.get("archive", ())
+        if one["database"]["repo-key"] == repository.key
+    ]
+    _, archive, _ = max(archives, default=(0, "", ""))
+    systems = [
+        (one["id"], one["system-id"])
+        for one in found.get("db", ())
+        if one["repo-key"] == repository.key
+    ]
+    return Store(
+        repository=repository,
+        code=state["code"],
+        # The first line says what is wrong, the others how often it was tried.
+        message=(state["message"].splitlines() or [""])[0],
+        backups=tuple(sorted(backups, key=lambda one: one.stop)),
+        # Timelines count first, as they do in the names of segments.
+        last_wal=max((wal for _, _, wal in archives), default=""),
+        archive=archive,
+        system=max(systems, default=(0, 0))[1],
+    )
 
 
 def problems(stores: Iterable[Store], *, now: float, max_age_hours: float) -> list[str]:
@@ -244,7 +247,7 @@ def parse_moment(text: str, *, now: datetime) -> datetime | None:
     day, clock, zone = found.groups()
     if clock.count(":") == 1:
         clock += ":00"
-    whole, _, fraction = clock.partition(".")
+    whole, _dot, fraction = clock.partition(".")
     zone = "+00:00" if zone.upper() in ("Z", "UTC") else zone.replace(":", "")
     if ":" not in zone:
         zone = f"{zone[:3]}:{zone[3:] or '00'}"
@@ -271,6 +274,8 @@ class Plan:
     backup: Backup
     moment: datetime | None
     timeline: int = 0
+    # Of the cluster that the backups are of.
+    system: int = 0
 
     def options(self) -> list[str]:
         """For pgBackRest."""
@@ -305,7 +310,7 @@ def parse_history(text: str) -> dict[int, str]:
 
 def lsn_number(text: str) -> int:
     """A place in the WAL as a number."""
-    high, _, low = text.partition("/")
+    high, _slash, low = text.partition("/")
     return (int(high, 16) << 32) + int(low, 16)
 
 
@@ -321,17 +326,18 @@ def leads_to(backup: Backup, timeline: int, history: Mapping[int, str]) -> bool:
     return left is not None and (not backup.lsn or lsn_number(backup.lsn) <= lsn_number(left))
 
 
+# For a repository and a timeline (0: the latest): its number, and where earlier ones were left.
+History = Callable[[Store, int], tuple[int, Mapping[int, str]]]
+
+
 def plan_restore(
     stores: Iterable[Store],
     moment: datetime | None,
-    wanted: Repository | None = None,
-    timeline: int = 0,
-    history: Callable[[Store, int], Mapping[int, str]] = lambda store, timeline: {},
+    wanted: Repository | None,
+    timeline: int,
+    history: History,
 ) -> Plan:
-    """The latest backup completed before the moment, in the first repository that has one.
-
-    Without a timeline the latest one is followed. *history* looks up a timeline's past.
-    """
+    """The latest backup completed before the moment, in the first repository that has one."""
     reasons = []
     for store in stores:
         if wanted and store.repository != wanted:
@@ -340,12 +346,11 @@ def plan_restore(
         if store.code not in (0, NO_BACKUP):
             reasons.append(f"repository {name}: {store.message}")
             continue
-        line = timeline or int(store.last_wal[:8] or "0", 16)
-        past = history(store, line) if line > 1 else {}
+        line, past = history(store, timeline) if store.backups else (0, {})
         usable = [one for one in store.backups if leads_to(one, line, past)]
         fitting = [one for one in usable if moment is None or one.stop <= moment.timestamp()]
         if fitting:
-            return Plan(store.repository, fitting[-1], moment, timeline)
+            return Plan(store.repository, fitting[-1], moment, timeline, store.system)
         if usable:
             first = stamp(usable[0].stop)
             reasons.append(f"repository {name} reaches back to {first} only")
@@ -394,7 +399,9 @@ class Tools:
 
     configuration: Configuration
 
-    def pgbackrest(self, command: str, *options: str, loud: bool = True) -> str:
+    def pgbackrest(
+        self, command: str, *options: str, loud: bool = True, timeout: float | None = None
+    ) -> str:
         """Run a command of pgBackRest; what it says goes to the journal, its result is returned."""
         argv = [PGBACKREST, f"--stanza={self.configuration.stanza}"]
         argv.append("--log-level-console=info" if loud else "--log-level-console=warn")
@@ -408,35 +415,46 @@ class Tools:
             cwd="/",
             env=ENVIRONMENT,
             check=False,
+            timeout=timeout,
             **identity(self.configuration.user),
         )
         if loud and done.stdout:
             say(done.stdout.rstrip())
         if done.returncode:
             words = done.stdout if loud else done.stderr or done.stdout
-            faults = [line for line in words.splitlines() if "ERROR" in line or "HINT" in line]
-            raise BackupError(f"pgbackrest {command}: {last_words(chr(10).join(faults) or words)}")
+            faults = "\n".join(_FAULT.findall(words))
+            raise BackupError(f"pgbackrest {command}: {last_words(faults or words)}")
         return done.stdout
 
-    def stores(self) -> list[Store]:
-        """What the repositories hold."""
-        answer = self.pgbackrest("info", "--output=json", loud=False)
-        return parse_info(json.loads(answer or "[]"), self.configuration)
-
-    def history(self, store: Store, timeline: int) -> dict[int, str]:
-        """Where the timelines before that one were left."""
-        with tempfile.TemporaryDirectory(dir="/run/pgbackrest") as scratch:
-            os.chown(scratch, pwd.getpwnam(self.configuration.user).pw_uid, -1)
-            path = Path(scratch) / "history"
-            self.pgbackrest(
-                "archive-get",
-                f"--repo={store.repository.key}",
-                "--no-archive-async",
-                f"{timeline:08X}.history",
-                str(path),
-                loud=False,
+    def store(self, repository: Repository) -> Store:
+        """What a repository holds; one that does not answer holds up nobody for long."""
+        try:
+            answer = self.pgbackrest(
+                "info", "--output=json", f"--repo={repository.key}", loud=False, timeout=ANSWER
             )
-            return parse_history(path.read_text(encoding="utf-8"))
+            return parse_store(json.loads(answer or "[]"), self.configuration.stanza, repository)
+        except subprocess.TimeoutExpired:
+            return Store(repository, OTHER, f"no answer within {ANSWER:g} s")
+        except BackupError as error:
+            return Store(repository, OTHER, str(error))
+
+    def stores(self) -> list[Store]:
+        """What the repositories hold, asked all at once."""
+        repositories = self.configuration.repositories
+        with ThreadPoolExecutor(max_workers=min(8, len(repositories))) as pool:
+            return list(pool.map(self.store, repositories))
+
+    def history(self, store: Store, timeline: int) -> tuple[int, Mapping[int, str]]:
+        """The timeline, the latest if 0, and where those before it were left."""
+        repository = f"--repo={store.repository.key}"
+        place = f"archive/{self.configuration.stanza}/{store.archive}"
+        listing = self.pgbackrest("repo-ls", repository, place, loud=False).split()
+        known = {int(name[:8], 16) for name in listing if name.endswith(".history")}
+        line = timeline or max({1, int(store.last_wal[:8] or "0", 16), *known})
+        if line not in known:
+            return line, {}
+        name = f"{place}/{line:08X}.history"
+        return line, parse_history(self.pgbackrest("repo-get", repository, name, loud=False))
 
     def ask(
         self,
@@ -485,7 +503,9 @@ class Tools:
 def locked(configuration: Configuration, seconds: float) -> Iterator[None]:
     """One at a time: timers that were missed start together after a boot."""
     path = Path(configuration.state_directory) / "lock"
-    with path.open("a") as handle:
+    # Whoever comes first makes it, root or the server's user; to be locked it need not be written.
+    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -498,6 +518,8 @@ def locked(configuration: Configuration, seconds: float) -> Iterator[None]:
                     ) from None
             time.sleep(1)
         yield
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, text: str) -> None:
@@ -567,7 +589,7 @@ def metrics(
                 add("berth_backup_completed_timestamp_seconds", latest.stop, **labels)
                 add("berth_backup_size_bytes", latest.size, **labels)
     for key, run in sorted(runs.items()):
-        name, _, kind = key.rpartition("/")
+        name, _slash, kind = key.rpartition("/")
         labels = {"repository": name, "type": kind}
         add("berth_backup_run_ok", float(run["ok"]), **labels)
         add("berth_backup_run_timestamp_seconds", run["ended"], **labels)
@@ -731,9 +753,10 @@ def needs(stores: Sequence[Store], system: int) -> Needs:
         if store.system and system and store.system != system:
             raise BackupError(
                 f"repository {name} holds the backups of another cluster (system identifier "
-                f"{store.system}, this one is {system}). To bring that one back, restore it with "
-                "playbooks/restore.yml. After a major upgrade of this one, run `pgbackrest "
-                "stanza-upgrade` as postgres. Otherwise choose another backup_stanza or path"
+                f"{store.system}, this one is {system}). To bring that one back, restore it by "
+                "playbooks/restore.yml with restore_force=true. After a major upgrade of this one, "
+                "run `pgbackrest stanza-upgrade` as postgres. Otherwise choose another backup_stanza "
+                "or path"
             )
     return Needs(
         stanza=any(store.code in NO_STANZA for store in stores),
@@ -830,21 +853,63 @@ def _recover(tools: Tools, began: float, wait: float) -> None:
         time.sleep(0.2)
 
 
-def restore(tools: Tools, plan: Plan, *, force: bool, wait: float) -> dict[str, Any]:
-    """Put the cluster back to a moment. Runs as root; the server is stopped and started here."""
-    configuration = tools.configuration
-    began = time.time()
-    was_active = _is_active(configuration)
-    tools.systemctl("stop", configuration.unit)
-    waiting = unarchived(configuration.data_directory)
-    if waiting and not force:
-        if was_active:
-            tools.systemctl("start", configuration.unit)
+FAILING = """\
+SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false)
+FROM pg_stat_archiver;
+"""
+
+
+def system_identifier(configuration: Configuration) -> int:
+    """What tells the cluster on disk from all others; 0 if there is none."""
+    done = subprocess.run(
+        [f"{configuration.binaries}/pg_controldata", configuration.data_directory],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    found = re.search(r"^Database system identifier:\s+(\d+)$", done.stdout, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def refuse_loss(waiting: Sequence[str]) -> None:
+    """No restore over WAL that no repository has."""
+    if waiting:
         raise BackupError(
             f"{len(waiting)} segments of WAL, {waiting[0]} the first, are not archived and would "
             "be lost; mend the archiving, or restore with force if they do not matter. "
             "Nothing was changed"
         )
+
+
+def restore(tools: Tools, plan: Plan, *, force: bool, wait: float) -> dict[str, Any]:
+    """Put the cluster back to a moment. Runs as root; the server is stopped and started here."""
+    configuration = tools.configuration
+    began = time.time()
+    was_active = _is_active(configuration)
+    system = system_identifier(configuration)
+    if system not in (0, plan.system) and not force:
+        raise BackupError(
+            f"the cluster of this host (system identifier {system}) is not the one of the backups "
+            f"({plan.system}), and none of them holds its data; restore with force if it may be "
+            "overwritten. Nothing was changed"
+        )
+    if was_active and not force:
+        # Before anything is stopped, since stopping takes long while archiving fails. A server that
+        # does not even answer is judged when it is stopped.
+        failing = False
+        with contextlib.suppress(BackupError):
+            failing = tools.ask(FAILING) == "t"
+        if failing:
+            refuse_loss(unarchived(configuration.data_directory))
+    tools.systemctl("stop", configuration.unit)
+    waiting = unarchived(configuration.data_directory)
+    if waiting and not force:
+        if was_active:
+            tools.systemctl("start", configuration.unit)
+        refuse_loss(waiting)
+    if not Path(configuration.data_directory).is_dir():
+        make_directory(configuration.data_directory, configuration.user)
     say("restoring: " + ", ".join(plan.lines()))
     tools.pgbackrest("restore", "--delta", *plan.options())
     restored = time.time()
@@ -940,7 +1005,7 @@ def control_settings(listing: str) -> dict[str, str]:
     """The settings that a copy has to share with its original, from pg_controldata."""
     values = dict(
         (key.strip(), value.strip())
-        for key, _, value in (line.partition(":") for line in listing.splitlines())
+        for key, _colon, value in (line.partition(":") for line in listing.splitlines())
     )
     return {name: values[key] for name, key in _CONTROL.items() if key in values}
 
@@ -974,8 +1039,8 @@ def parse_counts(listing: str) -> dict[str, int]:
     """Lines of "table|rows"; the name may hold a bar, the number may not."""
     counts = {}
     for line in listing.splitlines():
-        table, bar, rows = line.rpartition("|")
-        if bar:
+        table, found, rows = line.rpartition("|")
+        if found:
             counts[table] = int(rows)
     return counts
 
@@ -1121,7 +1186,7 @@ class Trial:
             "to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', "
             "'YYYY-MM-DD HH24:MI:SS\" UTC\"');"
         )
-        verdict.reached_lsn, _, verdict.last_transaction = place.partition("|")
+        verdict.reached_lsn, _bar, verdict.last_transaction = place.partition("|")
         if self.baseline:
             verdict.target_lsn = self.baseline.lsn
             if not verdict.reached_lsn or (
