@@ -755,7 +755,7 @@ def needs(stores: Sequence[Store], system: int) -> Needs:
                 f"repository {name} holds the backups of another cluster (system identifier "
                 f"{store.system}, this one is {system}). To bring that one back, restore it by "
                 "playbooks/restore.yml with restore_force=true. After a major upgrade of this one, "
-                "run `pgbackrest stanza-upgrade` as postgres. Otherwise choose another stanza or path"
+                "run `pgbackrest stanza-upgrade` as postgres. Otherwise choose another stanza"
             )
     return Needs(
         stanza=any(store.code in NO_STANZA for store in stores),
