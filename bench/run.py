@@ -171,7 +171,7 @@ def version(venv: str) -> str:
         text=True,
         check=True,
     ).stdout.splitlines()[0]
-    return first.strip("ansible []")
+    return first.removeprefix("ansible [core ").removesuffix("]")
 
 
 def page(results: dict[str, Any]) -> str:
