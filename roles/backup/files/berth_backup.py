@@ -183,7 +183,7 @@ def parse_store(raw: Sequence[Mapping[str, Any]], stanza: str, repository: Repos
         for one in found.get("archive", ())
         if one["database"]["repo-key"] == repository.key
     ]
-    _, archive, _ = max(archives, default=(0, "", ""))
+    archive = max(archives, default=(0, "", ""))[1]
     systems = [
         (one["id"], one["system-id"])
         for one in found.get("db", ())
@@ -196,7 +196,7 @@ def parse_store(raw: Sequence[Mapping[str, Any]], stanza: str, repository: Repos
         message=(state["message"].splitlines() or [""])[0],
         backups=tuple(sorted(backups, key=lambda one: one.stop)),
         # Timelines count first, as they do in the names of segments.
-        last_wal=max((wal for _, _, wal in archives), default=""),
+        last_wal=max((entry[2] for entry in archives), default=""),
         archive=archive,
         system=max(systems, default=(0, 0))[1],
     )
