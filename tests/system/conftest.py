@@ -7,6 +7,7 @@ system's come. BERTH_KEEP=1 leaves them, and finds them again.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 from fnmatch import fnmatch
 
@@ -30,6 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
             print(text, flush=True)
 
     harness.say = say
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # As an exception, so that the hosts go.
+    signal.signal(signal.SIGTERM, stop)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -117,6 +117,11 @@ class Host:
         finally:
             process.communicate(timeout=20)
 
+    def hang_up(self) -> None:
+        """End the connection that Ansible and we share, as when the controller loses its power."""
+        command = ["ssh", "-F", str(self.config), "-O", "exit", self.name]
+        subprocess.run(command, capture_output=True, timeout=20, check=False)
+
     def psql(self, statement: str, database: str = "postgres") -> str:
         """What PostgreSQL answers its superuser."""
         command = f"runuser -u postgres -- psql -XAtq -d {shlex.quote(database)}"
@@ -161,6 +166,11 @@ class Play:
     def changes(self) -> set[tuple[str, str]]:
         """Host and task of all that changed."""
         return {(each["host"], each["task"]) for each in self.results if each["changed"]}
+
+    @property
+    def files(self) -> set[tuple[str, str, str]]:
+        """Host, task and path of every file that changed."""
+        return {(e["host"], e["task"], path) for e in self.results for path in e["files"]}
 
     @property
     def recap(self) -> dict[str, dict[str, int]]:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from harness import SCANNER, Host, Play, System
+from harness import ROOT, SCANNER, Host, Play, System
 
 # Listen where no plan knows of them, so that what is shut is shut by the firewall.
 PLANTED_TCP = 47111
@@ -88,6 +88,13 @@ def test_the_dry_run_has_predicted_what_changed(converged: System) -> None:
     predicted, real = by_task(converged.first_check.changes), by_task(converged.first_run.changes)
     assert sorted(predicted - real) == [], "predicted, and did not change"
     assert sorted(real - predicted) == [], "changed, and was not predicted"
+    assert converged.first_check.files == converged.first_run.files
+
+
+@pytest.mark.stage(22)
+def test_the_ports_are_those_of_the_committed_lock(converged: System) -> None:
+    committed = ROOT / "inventories" / converged.entry.name / "ports.lock.yml"
+    assert converged.lock.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8")
 
 
 @pytest.mark.stage(30)

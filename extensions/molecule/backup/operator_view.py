@@ -48,6 +48,12 @@ def rows(host: Any) -> list[str]:
     return sql(host, "SELECT what FROM orders ORDER BY what").splitlines()
 
 
+def nothing_left(host: Any) -> None:
+    """A trial restore leaves neither files nor a server."""
+    assert host.check_output("find /var/lib/berth/backup/restore-check -mindepth 1") == ""
+    assert host.run("ps axww | grep [c]luster_name=restore-check").stdout == ""
+
+
 def play(host: Any, name: str, *variables: str, check: bool = True) -> str:
     """A playbook of this scenario on one host; what it said."""
     inventory = os.environ["MOLECULE_INVENTORY_FILE"].rpartition("/")[0]

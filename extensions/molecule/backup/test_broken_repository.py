@@ -1,4 +1,4 @@
-"""One repository is down: the other gets everything, and nobody can overlook it."""
+"""One repository is damaged or down: the other one is there, and nobody can overlook it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from operator_view import PROGRAM, name_of, repository, rows, sql, status
+from operator_view import (
+    PROGRAM,
+    name_of,
+    nothing_left,
+    repository,
+    rows,
+    sql,
+    status,
+)
 
 # One of the two is enough: what is down takes its time.
 testinfra_hosts = ["ansible://trixie"]
@@ -24,6 +32,23 @@ def store_down(hosts: dict[str, Any]) -> Generator[None]:
 
 
 class TestBrokenRepository:
+    def test_a_damaged_backup_fails_and_names_its_repository(self, host: Any) -> None:
+        label = repository(host, "local")["latest"]["label"]
+        directory = f"/srv/backup/pgbackrest/backup/{name_of(host)}/{label}/bundle"
+        host.check_output(
+            f"for f in {directory}/*; do dd if=/dev/urandom of=$f bs=1k seek=4 count=64 "
+            "conv=notrunc status=none; done"
+        )
+        assert host.run("systemctl start berth-restore-check").rc != 0
+        local, offsite = status(host)["restore_check"]["repositories"]
+        assert not local["ok"]
+        assert offsite["ok"], offsite["error"]
+        assert host.file("/run/told-berth-restore-check.service").exists
+        nothing_left(host)
+        # A new full one puts it right.
+        assert host.run("systemctl start berth-backup-full").rc == 0
+        assert host.run("systemctl start berth-restore-check").rc == 0
+
     def test_the_other_one_gets_all_and_the_units_fail(
         self, host: Any, hosts: dict[str, Any]
     ) -> None:
