@@ -39,6 +39,8 @@ _LOCAL_UNITS = {
     "rabbitmq": "rabbitmq-server.service",
     "object_store": "object-store.service",
 }
+# The roles' own lists, so that one call of apt serves them all.
+COMPONENT_PACKAGES = {"edge": ["logrotate", "nginx"], "rabbitmq": ["rabbitmq-server"]}
 # Whose process may hold a component's port.
 _HOLDERS: dict[str, dict[str, list[str]]] = {
     "http": {"units": ["nginx.service"]},
@@ -65,7 +67,10 @@ def wire(plan: Plan, faults: Faults) -> dict[str, dict[str, Any]]:
         result[host] = {
             "address": plan.address(host),
             "components": components,
-            "base": {"hosts_entries": _hosts_entries(plan)},
+            "base": {
+                "hosts_entries": _hosts_entries(plan),
+                "packages": _packages(components, [each["role"] for each in apps]),
+            },
             "firewall": {"rules": _firewall(plan, host)},
             "tls": {"certificates": _certificates(plan, host)},
             "postgresql": _postgresql(plan, host) if "postgresql" in components else {},
@@ -93,6 +98,20 @@ def _hosts_entries(plan: Plan) -> list[dict[str, Any]]:
         {"address": host.address or LOOPBACK, "names": [f"{host.name}.internal", host.name]}
         for host in plan.inventory.hosts.values()
     ]
+
+
+def _packages(components: list[str], apps: list[dict[str, Any]]) -> list[str]:
+    """What the roles of a host will install, but for PostgreSQL's, which depends on the host."""
+    names = {"ca-certificates", "nftables"}
+    for component in components:
+        names.update(COMPONENT_PACKAGES.get(component, ()))
+    for app in apps:
+        names.update(app.get("packages", ()))
+        if "git" in app.get("artifact", {}):
+            names.add("git")
+        if "log" in app:
+            names.add("logrotate")
+    return sorted(names)
 
 
 def _firewall(plan: Plan, host: str) -> list[dict[str, Any]]:

@@ -19,7 +19,14 @@ description:
 extends_documentation_fragment:
   - berth.platform.attributes
   - berth.platform.attributes.reader
-options: {}
+options:
+  expected:
+    description:
+      - Packages that are taken to be installed, with an empty version, whether they are or not.
+      - For check mode, after a task that would have installed them.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: berth.platform.files
   - module: berth.platform.units
@@ -70,6 +77,7 @@ ansible_facts:
         packages:
           description:
             - Version of each installed package by name.
+            - A package of O(expected) that is not there has an empty version.
             - A package of a foreign architecture is named C(name:architecture).
           returned: always
           type: dict
@@ -122,8 +130,13 @@ from ansible_collections.berth.platform.plugins.module_utils.hostfacts import ga
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, ansible_facts={"berth_host": gather()})
+    module = AnsibleModule(
+        argument_spec={"expected": {"type": "list", "elements": "str", "default": []}},
+        supports_check_mode=True,
+    )
+    facts = gather()
+    facts["packages"] = {**dict.fromkeys(module.params["expected"], ""), **facts["packages"]}
+    module.exit_json(changed=False, ansible_facts={"berth_host": facts})
 
 
 if __name__ == "__main__":

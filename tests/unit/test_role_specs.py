@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.berth.platform.plugins.module_utils import wiring
 
 # A directory without files is one that git does not know, left behind by another branch.
 ROLES = sorted(
@@ -66,3 +67,11 @@ class TestRole:
 
     def test_depends_on_no_role(self, role: Path) -> None:
         assert load(role / "meta/main.yml").get("dependencies") == []
+
+
+def test_the_plan_names_the_packages_that_the_roles_install() -> None:
+    lists = {
+        "edge": load(ROLES[0].parent / "nginx/vars/main.yml")["__nginx_packages"],
+        "rabbitmq": load(ROLES[0].parent / "rabbitmq/vars/main.yml")["__rabbitmq_packages"],
+    }
+    assert {name: sorted(names) for name, names in lists.items()} == wiring.COMPONENT_PACKAGES
