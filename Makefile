@@ -54,8 +54,7 @@ render: setup ## Every template with edge values, without hosts
 .PHONY: system
 system: setup ## Roles (molecule) and whole systems on hosts that boot
 	@$(PYTHON) lab/lab packages
-	@tests/roles
-	@$(BIN)/pytest tests/system --durations=0
+	@failed=; tests/roles || failed=1; $(BIN)/pytest tests/system --durations=0 || failed=1; test -z "$$failed"
 
 .PHONY: docs
 docs: setup ## Write the roles' pages from their argument specifications

@@ -160,13 +160,25 @@ class Cluster:
     def active(self) -> bool:
         return self.systemctl("is-active", "--quiet", self.unit).returncode == 0
 
+    def ended(self) -> bool:
+        """Whether it neither runs nor is about to."""
+        state = self.systemctl("show", "-P", "ActiveState", self.unit).stdout.strip()
+        if state in ("active", "activating"):
+            return False
+        # A start that was only asked for has not begun.
+        return not self.systemctl("show", "-P", "Job", self.unit).stdout.strip()
+
     def enabled(self) -> bool:
         return self.systemctl("is-enabled", "--quiet", "postgresql.service").returncode == 0
 
     def control(self, verb: str) -> None:
-        """Start or restart it and wait until it answers."""
+        """Start or restart it and wait until it answers.
+
+        Debian's pg_ctlcluster goes on sleeping for two seconds when a server that was started
+        answers already: nobody waits for that.
+        """
         before = _size(self.log_file)
-        done = self.systemctl(verb, self.unit)
+        done = self.systemctl(verb, *(["--no-block"] if verb == "start" else []), self.unit)
         if done.returncode != 0:
             raise ServerError(f"{self.unit} did not {verb}: {self.reason(before)}")
         self.ready(before)
@@ -192,7 +204,7 @@ class Cluster:
                         f"{self.unit} does not answer after {self.wait:g} s ({error}): "
                         f"{self.reason(before)}"
                     ) from None
-                if not self.active():
+                if self.ended():
                     raise ServerError(f"{self.unit} ended: {self.reason(before)}") from None
             time.sleep(0.1)
 
@@ -230,7 +242,7 @@ def apply(cluster: Cluster, keeper: Keeper, *, restart: bool) -> Outcome:
         outcome.actions.append("enabled")
     if not cluster.active():
         _or_put_back(cluster, keeper, "start")
-        cluster.systemctl("start", "postgresql.service")
+        cluster.systemctl("start", "--no-block", "postgresql.service")
         outcome.actions.append("started")
     else:
         answer = cluster.running().ask(ADMIN, FILES_QUESTION)

@@ -16,8 +16,8 @@ import hashlib
 import hmac
 import os
 import re
-import stringprep
-import unicodedata
+
+from ansible_collections.berth.platform.plugins.module_utils.probe.scram import saslprep
 
 ITERATIONS = 4096
 _SALT_BYTES = 16
@@ -25,43 +25,6 @@ _VERIFIER = re.compile(
     r"^SCRAM-SHA-256\$(?P<iterations>\d+):(?P<salt>[A-Za-z0-9+/=]+)"
     r"\$(?P<stored>[A-Za-z0-9+/=]+):(?P<server>[A-Za-z0-9+/=]+)$"
 )
-_PROHIBITED = (
-    stringprep.in_table_c12,
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-)
-
-
-def saslprep(text: str) -> str:
-    """A password in the form that both sides hash (RFC 4013).
-
-    As the server does, a text that the profile prohibits is taken as it is.
-    """
-    if text.isascii():
-        return text
-    mapped = "".join(
-        " " if stringprep.in_table_c12(char) else char
-        for char in text
-        if not stringprep.in_table_b1(char)
-    )
-    prepared = unicodedata.normalize("NFKC", mapped)
-    if not prepared:
-        return text
-    if any(prohibited(char) for char in prepared for prohibited in _PROHIBITED):
-        return text
-    if any(stringprep.in_table_a1(char) for char in prepared):
-        return text
-    if any(stringprep.in_table_d1(char) for char in prepared):
-        ends_right = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
-        if not ends_right or any(stringprep.in_table_d2(char) for char in prepared):
-            return text
-    return prepared
 
 
 def verifier(password: str, *, salt: bytes | None = None, iterations: int = ITERATIONS) -> str:

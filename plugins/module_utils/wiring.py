@@ -26,6 +26,7 @@ from ansible_collections.berth.platform.plugins.module_utils.plan import (
     routes,
 )
 
+BACKUP_PROGRAM = "/usr/local/lib/berth/berth-backup"
 TLS_DIRECTORY = "/etc/berth/tls"
 # systemd.time(7); the catalog's `platform_backup.schedule` says otherwise.
 SCHEDULE = {
@@ -687,6 +688,15 @@ def _probes(plan: Plan, host: str, components: list[str]) -> list[dict[str, Any]
                     "retries": 3,
                 }
             )
+    if "postgresql" in components and _backup(plan, host):
+        probes.append(
+            {
+                "name": "backups",
+                "type": "command",
+                "argv": [BACKUP_PROGRAM, "recent", "--wait=60"],
+                "timeout": 90,
+            }
+        )
     if "rabbitmq" in components:
         probes.append(
             {

@@ -166,7 +166,11 @@ class Node:
 
     def run(self, *command: str, data: str | None = None) -> tuple[int, str, str]:
         code, out, err = self.module.run_command(
-            list(command), data=data, cwd="/", environ_update={"HOME": HOME, "LC_ALL": "C.UTF-8"}
+            list(command),
+            data=data,
+            cwd="/",
+            environ_update={"HOME": HOME, "LC_ALL": "C.UTF-8"},
+            handle_exceptions=False,
         )
         return int(code), str(out), str(err)
 
@@ -182,7 +186,11 @@ class Node:
         if erl_call:
             address = self.module.params["distribution"]
             command = ["-address", address, "-r", "-timeout", "30", "-no_result_term"]
-            code, out, _err = self.run(erl_call, *command, "-fetch_stdout", "-e", data=READ)
+            try:
+                code, out, _err = self.run(erl_call, *command, "-fetch_stdout", "-e", data=READ)
+            except OSError:
+                # It found no node, and left before it was told what to ask.
+                code, out = 1, ""
             if code == 0 and out.startswith("{"):
                 return dict(json.loads(out))
         if not self.module.get_bin_path("rabbitmqctl"):

@@ -35,5 +35,5 @@ SYSTEMS = [
     Entry("prod"),
     Entry("dhanman/prod", given=BACKBLAZE, every_tag=True),
     Entry("dhanman/qa", given=BACKBLAZE, image="debian12"),
-    Entry("dhanman/scale", given=BACKBLAZE, bare=False),
+    Entry("dhanman/scale", given=BACKBLAZE),
 ]

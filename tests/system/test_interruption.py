@@ -1,13 +1,9 @@
 """The controller is killed in the midst of a converge: a plain rerun ends healthy.
 
 Ten points, spread evenly over the tasks that change something on a fresh host, from the first to
-the last. A task has just begun when the controller dies, so that its module is at work on the
-host, where it goes on alone, and the rerun meets it. Every second time its connection dies, too.
-
-The kills follow one another on one host: each rerun has to get past the point before, through
-all that was left there, to the next. What a rerun did not mend would still be there in the end,
-where everything has to be healthy, and to be found unchanged by one run more. Ten hosts, each
-interrupted once, would say the same five times as slowly.
+the last, each of them met on a fresh host. A task has just begun when the controller dies, so that
+its module is at work on the host, where it goes on alone, and the rerun meets it. Every second
+time the controller's connection dies, too.
 """
 
 from __future__ import annotations
@@ -42,16 +38,28 @@ class Killer:
         return bool(self.began) and time.monotonic() - self.began >= self.delay
 
 
+class Current:
+    """The host that is interrupted, which can be had anew."""
+
+    def __init__(self) -> None:
+        self.system = System(ENTRY, "st-interrupted")
+
+    def renew(self) -> System:
+        """A host that has nothing yet."""
+        self.system = System(ENTRY, "st-interrupted")
+        self.system.up(scanner=False)
+        return self.system
+
+
 @pytest.fixture(scope="module")
-def interrupted() -> Iterator[System]:
-    """A host of its own, that has nothing yet."""
-    found = System(ENTRY, "st-interrupted")
+def current() -> Iterator[Current]:
+    """A host of this module's own."""
+    found = Current()
     try:
-        found.up(scanner=False)
         yield found
     finally:
         if not KEEP:
-            found.down()
+            found.system.down()
 
 
 def points(system: System) -> list[str]:
@@ -63,18 +71,20 @@ def points(system: System) -> list[str]:
     return [changing[number * (len(changing) - 1) // (POINTS - 1)] for number in range(POINTS)]
 
 
-def test_ten_kills_leave_nothing_that_a_rerun_does_not_mend(interrupted: System) -> None:
-    for number, task in enumerate(points(interrupted)):
+def test_ten_kills_leave_nothing_that_a_rerun_does_not_mend(current: Current) -> None:
+    system = current.renew()
+    for number, task in enumerate(points(system)):
+        if number:
+            system = current.renew()
         delay = DELAYS[number % len(DELAYS)]
-        interrupted.say(f"to be killed {delay} s into {task}")
-        play = interrupted.play("site.yml", stop=Killer(task, delay))
+        system.say(f"to be killed {delay} s into {task}")
+        play = system.play("site.yml", stop=Killer(task, delay))
         assert play.rc == -9, f"not killed at {task}: {play.tail}"
         assert not play.recap
         if number % 2:
-            next(iter(interrupted.hosts.values())).hang_up()
-    play = interrupted.play("site.yml")
-    assert_all_healthy(interrupted, play)
-    assert sorted(interrupted.play("site.yml").changes) == []
+            next(iter(system.hosts.values())).hang_up()
+        assert_all_healthy(system, system.play("site.yml"))
+    assert sorted(system.play("site.yml").changes) == []
 
 
 @pytest.mark.parametrize(
@@ -87,9 +97,10 @@ def test_ten_kills_leave_nothing_that_a_rerun_does_not_mend(interrupted: System)
     ids=["certificates", "passwords", "services"],
 )
 def test_a_rotation_that_is_killed_is_finished_by_a_plain_run(
-    interrupted: System, task: str, delay: float
+    current: Current, task: str, delay: float
 ) -> None:
     """New passwords and a new authority, and nothing is left that still goes by the old ones."""
+    interrupted = current.system
     kept = {name: text for name, text in interrupted.secrets.items() if "cipher" in name}
     names = sorted(set(interrupted.secrets) - set(kept) - {"rabbitmq-cookie"})
     old = interrupted.secrets

@@ -291,6 +291,60 @@ class TestHistory:
         assert program.parse_history(text) == {1: "0/3000000", 2: "0/80074B8"}
 
 
+class TestRecent:
+    """Whether there are backups, at the end of a run that may have started the first ones."""
+
+    @staticmethod
+    def answers(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: list[Any], *, running: list[bool]
+    ) -> Any:
+        """The tools of a host where each look finds the next of what there is to find."""
+
+        class Answering(program.Tools):  # type: ignore[misc]
+            def stores(self) -> Any:
+                return found.pop(0)
+
+        monkeypatch.setattr(program, "full_is_running", lambda: running.pop(0))
+        monkeypatch.setattr(program.time, "time", NOW.timestamp)
+        raw = {**RAW, "state_directory": str(tmp_path)}
+        return Answering(program.parse_configuration(raw))
+
+    def test_both_are_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        tools = self.answers(
+            monkeypatch, tmp_path, [stores(backup(1, 1), backup(2, 1))], running=[False]
+        )
+        assert program.recent(tools, 10) == "every repository holds a recent backup"
+
+    def test_the_first_one_is_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        found = [stores(codes=(2, 2)), stores(backup(1, 0), backup(2, 0))]
+        tools = self.answers(monkeypatch, tmp_path, found, running=[True, False])
+        assert program.recent(tools, 10) == "every repository holds a recent backup"
+        assert found == []
+
+    def test_but_not_for_ever(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        found = [stores(backup(1, 0), codes=(0, 2))]
+        tools = self.answers(monkeypatch, tmp_path, found, running=[True])
+        assert (
+            program.recent(tools, -1) == "a full backup runs: repository offsite holds no backup"
+        )
+
+    def test_one_that_failed_says_why(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "runs.json").write_text(
+            '{"offsite/full": {"ok": false, "error": "[HostError] no route"}}'
+        )
+        found = [stores(backup(1, 30.5), codes=(0, 2))]
+        tools = self.answers(monkeypatch, tmp_path, found, running=[False])
+        with pytest.raises(program.BackupError) as caught:
+            program.recent(tools, 10)
+        assert "the latest backup r1-30.5-full is 30.5 hours old" in str(caught.value)
+        assert "repository offsite holds no backup" in str(caught.value)
+        assert "offsite/full failed: [HostError] no route" in str(caught.value)
+
+
 class TestMetrics:
     def test_format(self) -> None:
         runs = {"local/full": {"ok": True, "ended": 1_770_000_000, "seconds": 2.5, "error": ""}}

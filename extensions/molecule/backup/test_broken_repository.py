@@ -74,6 +74,9 @@ class TestBrokenRepository:
 
             assert host.run("systemctl start berth-backup-check").rc != 0
             assert any("offsite" in line for line in status(host)["problems"])
+            done = host.run(f"{PROGRAM} recent")
+            assert done.rc == 1
+            assert "repository offsite" in done.stderr
 
             # What no repository holds yet is not thrown away by a restore.
             since = sql(host, "SELECT pg_postmaster_start_time()")
@@ -90,4 +93,5 @@ class TestBrokenRepository:
             time.sleep(1)
         assert host.run("systemctl start berth-backup-diff").rc == 0
         assert repository(host, "offsite")["diff"]["age_hours"] < 0.1
+        host.check_output(f"{PROGRAM} recent")
         assert "berth-backup-diff" not in host.check_output("systemctl list-units --failed --plain")

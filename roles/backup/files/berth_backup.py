@@ -40,6 +40,8 @@ NO_BACKUP = 2
 OTHER = 99
 # Seconds that a repository may take to say what it holds.
 ANSWER = 60.0
+# The unit that makes full backups.
+FULL = "berth-backup-full"
 # The part of its log that says what went wrong, without time and process.
 _FAULT = re.compile(r"(?:ERROR|HINT):.*")
 MIB = 1024 * 1024
@@ -669,6 +671,33 @@ def check(tools: Tools) -> None:
         raise BackupError("; ".join(dict.fromkeys(found)))
 
 
+def recent(tools: Tools, wait: float) -> str:
+    """Every repository holds a recent backup, or its first one is on its way; a sentence."""
+    configuration = tools.configuration
+    deadline = time.monotonic() + wait
+    while True:
+        # Asked first: one that ends in between is found in its repository.
+        running = full_is_running()
+        stores = tools.stores()
+        found = problems(stores, now=time.time(), max_age_hours=configuration.max_age_hours)
+        if not found:
+            return "every repository holds a recent backup"
+        if not running:
+            runs = read_state(configuration, "runs.json").items()
+            found += [f"{name} failed: {run['error']}" for name, run in runs if not run["ok"]]
+            raise BackupError("; ".join(dict.fromkeys(found)))
+        if time.monotonic() > deadline:
+            return f"a full backup runs: {'; '.join(found)}"
+        time.sleep(0.2)
+
+
+def full_is_running() -> bool:
+    """Whether a full backup, as every first one is, runs at this moment."""
+    argv = ["/usr/bin/systemctl", "show", "-P", "ActiveState", f"{FULL}.service"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stdout.strip() == "activating"
+
+
 def status(tools: Tools) -> dict[str, Any]:
     """All that is known, for a status page."""
     configuration = tools.configuration
@@ -785,10 +814,12 @@ def prepare(tools: Tools, *, initial: str, dry_run: bool) -> list[str]:
         actions.append(f"stanza {tools.configuration.stanza} is made")
         if not dry_run:
             tools.pgbackrest("stanza-create")
-    # A backup that is waited for proves by itself that WAL arrives.
-    proven = initial == "wait" and len(wanted.backups) == len(tools.configuration.repositories)
+    # A backup proves by itself that WAL arrives.
+    proven = initial != "none" and len(wanted.backups) == len(tools.configuration.repositories)
     if (wanted.stanza or wanted.backups) and not (dry_run or proven):
         tools.pgbackrest("check")
+    if initial == "background" and wanted.backups and full_is_running():
+        return actions
     if wanted.backups and initial != "none":
         names = [one.name for one in wanted.backups]
         actions.append(f"first full backup goes to {', '.join(names)}")
@@ -803,7 +834,7 @@ def prepare(tools: Tools, *, initial: str, dry_run: bool) -> list[str]:
             if done.returncode:
                 raise BackupError(done.stderr.strip().splitlines()[-1])
         elif not dry_run:
-            tools.systemctl("start", "--no-block", "berth-backup-full.service")
+            tools.systemctl("start", "--no-block", f"{FULL}.service")
     return actions
 
 
@@ -1304,6 +1335,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--type", choices=["full", "diff", "incr"], default="diff")
     run.add_argument("--repository", action="append", default=[])
     verbs.add_parser("check", help="fail unless archiving works and backups are recent")
+    lately = verbs.add_parser(
+        "recent", help="fail unless every repository holds a recent backup, or gets its first one"
+    )
+    lately.add_argument("--wait", type=float, default=60, help="seconds for a full one that runs")
     verbs.add_parser("status", help="all that is known, as JSON")
     first = verbs.add_parser("prepare", help="stanza and first backups, as JSON")
     first.add_argument("--initial", choices=["wait", "background", "none"], default="wait")
@@ -1354,6 +1389,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_backups(tools, options.type, wanted or tools.configuration.repositories)
         elif options.verb == "check":
             check(tools)
+        elif options.verb == "recent":
+            print(recent(tools, options.wait))
         elif options.verb == "status":
             result = status(tools)
         elif options.verb == "prepare":
