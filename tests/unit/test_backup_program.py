@@ -326,9 +326,7 @@ class TestRecent:
     def test_but_not_for_ever(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         found = [stores(backup(1, 0), codes=(0, 2))]
         tools = self.answers(monkeypatch, tmp_path, found, running=[True])
-        assert (
-            program.recent(tools, -1) == "a full backup runs: repository offsite holds no backup"
-        )
+        assert program.recent(tools, -1) == "a full backup runs: repository offsite holds no backup"
 
     def test_one_that_failed_says_why(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
