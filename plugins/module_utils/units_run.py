@@ -35,7 +35,7 @@ UNIT_FILES = "/etc/systemd/system"
 # A service of type simple counts as active as soon as it is forked: one with a faulty
 # configuration dies a moment later, and that moment is waited for.
 SETTLE_SECONDS = 0.4
-_SETTLING_TYPES = ("simple", "exec", "idle", "forking")
+_SETTLING_TYPES = ("simple", "exec", "idle")
 
 
 class UnitsFailed(Exception):

@@ -102,7 +102,7 @@ def _hosts_entries(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _packages(components: list[str], apps: list[dict[str, Any]]) -> list[str]:
-    """What the roles of a host will install, but for PostgreSQL's, which depends on the host."""
+    """What the roles of a host will install, but for PostgreSQL's, whose version the host says."""
     names = {"ca-certificates", "nftables"}
     for component in components:
         names.update(COMPONENT_PACKAGES.get(component, ()))
