@@ -96,7 +96,7 @@ class ActionModule(ActionBase):
             return state
         result: dict[str, Any] = {"changed_names": [], "reasons": {}, "expires": {}}
         diff = []
-        shipments: dict[str, list[dict[str, Any]]] = {}
+        shipment: list[dict[str, Any]] = []
         for each in wanted:
             found = _found(state["certificates"][each.name])
             material: core.Material | None = given.get(each.name)
@@ -116,23 +116,23 @@ class ActionModule(ActionBase):
             result["expires"][each.name] = core.expires_of(material.fullchain)
             diff.append(_diff(base, core.describe(found.fullchain), material))
             marker = entry["pending"] or args["pending"] or ""
-            shipments.setdefault(marker, []).extend(_files(base, material, entry))
+            for file in _files(base, material, entry):
+                shipment.append({**file, "pending": marker} if marker else file)
 
         trust = _trust(args["ca_trusted"], authority, state)
         if trust:
-            # One trip less, for a marker too many.
-            shipments.setdefault(next(iter(shipments), ""), []).extend(trust)
+            shipment.extend(trust)
         # Compared with the store itself, so that a run that died before it was built is made good.
         rebuild = bool(trust) or bool(args["ca_trusted"] and not state["anchor_trusted"])
         result["trust_changed"] = rebuild
-        result["changed"] = bool(shipments) or rebuild
+        result["changed"] = bool(shipment) or rebuild
         if warnings:
             result["warnings"] = warnings
         if self._task.diff:
             result["diff"] = diff
         if not self._task.check_mode:
-            for marker, files in shipments.items():
-                shipped = self._ship(files, marker, variables)
+            if shipment:
+                shipped = self._ship(shipment, variables)
                 if shipped.get("failed") or shipped.get("unreachable"):
                     return shipped
             if rebuild:
@@ -201,11 +201,9 @@ class ActionModule(ActionBase):
         finally:
             self._loader.cleanup_tmp_file(real)
 
-    def _ship(
-        self, files: list[dict[str, Any]], marker: str, variables: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _ship(self, files: list[dict[str, Any]], variables: dict[str, Any]) -> dict[str, Any]:
         task = self._task.copy()
-        task.args = {"files": files, **({"pending": marker} if marker else {})}
+        task.args = {"files": files}
         get: Callable[..., Any] = self._shared_loader_obj.action_loader.get
         action = get(
             "berth.platform.files",

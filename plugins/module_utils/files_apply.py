@@ -28,7 +28,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -727,6 +727,16 @@ def read_marker(state_directory: str, name: str) -> dict[str, list[str]] | None:
     return {key: [str(item) for item in values.get(key) or []] for key in ("files", "labels")}
 
 
+def _by_marker(changes: Sequence[Change], default: str) -> dict[str, list[Change]]:
+    """The changes that each marker is to name."""
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        name = change.spec.pending or default
+        if name:
+            found.setdefault(name, []).append(change)
+    return found
+
+
 def write_marker(state_directory: str, name: str, files: list[str], labels: list[str]) -> None:
     path = marker_path(state_directory, name)
     _make_parents(path)
@@ -925,13 +935,13 @@ def run(
                     for change in plan.changes:
                         outcome.diff.extend(describe(change, _read_old))
                 reached("validated")
-                if request.pending:
-                    paths = [change.spec.path for change in plan.changes]
-                    labels = [c.spec.label for c in plan.changes if c.spec.label]
-                    before = marker or {"files": [], "labels": []}
+                for name, changes in _by_marker(plan.changes, request.pending).items():
+                    before = read_marker(state_directory, name) or {"files": [], "labels": []}
+                    paths = [change.spec.path for change in changes]
+                    labels = [c.spec.label for c in changes if c.spec.label]
                     write_marker(
                         state_directory,
-                        request.pending,
+                        name,
                         _union(before["files"], paths),
                         _union(before["labels"], labels),
                     )

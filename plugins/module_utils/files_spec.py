@@ -38,6 +38,7 @@ FILE_KEYS = (
     "backup",
     "label",
     "replace",
+    "pending",
 )
 TREE_KEYS = ("path", "validate")
 EXCLUSIVE_KEYS = ("path", "pattern")
@@ -73,6 +74,7 @@ class FileSpec:
     backup: bool = False
     label: str = ""
     replace: bool = True
+    pending: str = ""
     # How the content travels: as text, as base64, or (large) not at all until it is asked
     # for by its checksum and lies in a temporary file of the target.
     text: str | None = None
@@ -264,6 +266,9 @@ def _parse_file(
     if secret is None:
         faults.append(f"{path}: secret {entry['secret']!r} is neither true nor false")
         secret = True
+    pending = str(entry.get("pending") or "")
+    if pending and not _MARKER.match(pending):
+        faults.append(f"{path}: pending {pending!r} is not a plain name")
     spec = FileSpec(
         path=path,
         state=state,
@@ -277,6 +282,7 @@ def _parse_file(
         diff=flags["diff"],
         backup=flags["backup"],
         replace=flags["replace"],
+        pending=pending,
     )
     return spec, origin
 

@@ -115,8 +115,10 @@ class Systemd:
         units = match_blocks(names, parse_show(answer.out))
         return {name: _unread(unit) for name, unit in units.items()}
 
-    def tell(self, verb: str, names: Sequence[str], seconds: float = 120) -> Answer:
-        return self._call(["systemctl", "--no-ask-password", verb, "--", *names], seconds)
+    def tell(
+        self, verb: str, names: Sequence[str], seconds: float = 120, options: Sequence[str] = ()
+    ) -> Answer:
+        return self._call(["systemctl", "--no-ask-password", *options, verb, "--", *names], seconds)
 
     def must(self, verb: str, names: Sequence[str]) -> None:
         if not names:
@@ -159,8 +161,12 @@ class Systemd:
     def _run_batches(self, steps: Steps, wait: float, deadline: float) -> dict[str, str]:
         """Gives the orders; what systemctl said of a failure, by unit."""
         told: dict[str, str] = {}
-        for verb, names in batches(steps.run):
-            answer = self.tell(verb, names, max(deadline - time.monotonic(), 1))
+        orders = batches(steps.run)
+        for number, (verb, names) in enumerate(orders, 1):
+            # Those before the last are there for it to find.
+            options = ("--no-block",) if not wait and number == len(orders) else ()
+            left = max(deadline - time.monotonic(), 1 if wait else 60)
+            answer = self.tell(verb, names, left, options)
             if answer.code == 0:
                 continue
             for name in names:
@@ -285,7 +291,10 @@ class Systemd:
             self.tell("reset-failed", steps.reset)
         deadline = time.monotonic() + wait
         told = self._run_batches(steps, wait, deadline)
-        self.wait_until_up([name for _verb, name in steps.run], told, wait, deadline)
+        if wait:
+            self.wait_until_up([name for _verb, name in steps.run], told, wait, deadline)
+        elif told:
+            raise UnitsFailed("\n".join(f"{name}: {words}" for name, words in told.items()))
         return self.show(names)
 
 

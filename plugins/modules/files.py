@@ -100,6 +100,11 @@ options:
         description: Whether a path that exists may be changed. V(false) only creates.
         type: bool
         default: true
+      pending:
+        description:
+          - Marker for this path, in place of O(pending), where it is another service that reads it.
+            It is written, and neither looked for nor returned.
+        type: str
   trees:
     description:
       - Directories that are judged as a whole. The validators run in a private mount
@@ -253,6 +258,7 @@ FILE_OPTIONS = {
     "backup": {"type": "bool", "default": False},
     "label": {"type": "str"},
     "replace": {"type": "bool", "default": True},
+    "pending": {"type": "str"},
 }
 
 

@@ -49,7 +49,10 @@ options:
         the units has changed on disk or is not known yet.
     type: bool
   wait:
-    description: Seconds to wait until the units are active.
+    description:
+      - Seconds to wait until the units are active.
+      - With V(0) the last of them is only told to start, so that others can be looked after
+        meanwhile. Whoever needs it waits for it.
     type: float
     default: 30
   applied:

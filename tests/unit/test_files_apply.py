@@ -6,6 +6,7 @@ Where owners change or a mount namespace is needed the tests need root, as CI ha
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import stat
@@ -791,6 +792,23 @@ def test_the_marker_stays_until_the_services_know(host: Host) -> None:
     assert not host.run(entry, pending="other").changed
     (host.state / "pending/app").unlink()
     assert not host.run(entry, pending="app").changed
+
+
+def test_a_path_may_have_a_marker_of_its_own(host: Host) -> None:
+    mine, theirs = (
+        host.entry("mine", content="1"),
+        host.entry("theirs", content="1", pending="proxy"),
+    )
+    assert host.run(mine, theirs, pending="app").pending is False
+    markers = {
+        name: json.loads((host.state / "pending" / name).read_text())["files"]
+        for name in ("app", "proxy")
+    }
+    assert markers == {"app": [mine["path"]], "proxy": [theirs["path"]]}
+    (host.state / "pending/app").unlink()
+    # What another service has not read yet is no news here.
+    assert not host.run(mine, theirs, pending="app").changed
+    assert (host.state / "pending/proxy").exists()
 
 
 def test_an_unreadable_marker_still_counts(host: Host) -> None:

@@ -241,8 +241,15 @@ class Played:
     def __call__(self, argv: Sequence[str], seconds: float) -> Answer:
         if argv[0] == "journalctl":
             return Answer(0, f"journal of {argv[-1]}\n", "")
-        words = [word for word in argv[1:] if not word.startswith("-")]
+        words = [word for word in argv[1:] if not word.startswith("-") or word == "--no-block"]
         verb, names = words[0], words[1:]
+        if verb == "--no-block" and verb not in self.refusals:
+            self.told.append(" ".join(words))
+            words = words[1:]
+            verb, names = words[0], words[1:]
+            for name in names:
+                self.units[name].update(self.after_start[name][0])
+            return Answer(0, "", "")
         if verb == "show":
             return Answer(0, "\n".join(self._show(name) for name in names), "")
         self.told.append(" ".join(words))
@@ -385,6 +392,24 @@ def test_a_slow_start_is_an_error_after_the_wait() -> None:
     played = Played({"a.service": known()}, after_start={"a.service": [starting, starting]})
     with pytest.raises(UnitsFailed, match="not up for good after 5 s"):
         run(played, Wanted("a.service", state="started"), wait=5)
+
+
+def test_without_a_wait_the_last_is_only_asked_for() -> None:
+    starting = {"ActiveState": "activating", "SubState": "start", "Type": "notify"}
+    played = Played(
+        {"a.service": known(), "b.socket": known(**UP)}, after_start={"a.service": [starting] * 9}
+    )
+    wanted = [Wanted("b.socket", state="restarted"), Wanted("a.service", state="started")]
+    result = run(played, *wanted, wait=0)
+    assert played.told == ["restart b.socket", "--no-block start a.service"]
+    assert result.changed
+    assert result.units["a.service"]["after"]["active"] == "activating"
+
+
+def test_nor_is_a_refusal_forgotten_without_a_wait() -> None:
+    played = Played({"a.service": known()}, refusals={"--no-block": "no such unit"})
+    with pytest.raises(UnitsFailed, match="no such unit"):
+        run(played, Wanted("a.service", state="started"), wait=0)
 
 
 def test_words_of_systemctl_are_passed_on() -> None:
