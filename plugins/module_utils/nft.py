@@ -270,10 +270,10 @@ def render(rules: Sequence[Rule], settings: Settings) -> str:
             f'iifname {containers} {protocol} dport 53 accept comment "names for containers"'
             for protocol in ("udp", "tcp")
         ]
-    inbound += ["jump allowed", *log]
+    # A published or switched port has been rewritten when it gets here, and what came in as a new
+    # connection to 443 is now one to another port: the rules speak of the former.
+    inbound += ["ct status dnat jump published", "jump allowed", *log]
 
-    # A published port has been rewritten when it gets here, and what came in as a new connection
-    # to 443 is now one to a container's port: the rules speak of the former.
     forward = [
         "type filter hook forward priority filter; policy accept;",
         "ct state { established, related } accept",

@@ -125,11 +125,15 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.berth.platform.plugins.module_utils import nft
+from ansible_collections.berth.platform.plugins.module_utils.host_files import (
+    read,
+    remove,
+    write,
+)
 
 RULESET = "/etc/berth/firewall.nft"
 RECORD = "/var/lib/berth/firewall.json"
@@ -179,33 +183,6 @@ ExecStopPost=-/usr/sbin/nft -f {RULESET}
 def digest(text: str) -> str:
     """SHA-256 as hex."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read(path: str) -> str:
-    """A file's text; empty if there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-
-
-def write(path: str, text: str, mode: int = 0o644) -> None:
-    """Replace a file as a whole, safe against a crash."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), mode)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def remove(path: str) -> None:
-    """Remove a file that may be gone already."""
-    if os.path.lexists(path):
-        os.unlink(path)
 
 
 def ssh_connection() -> tuple[str, int] | None:
