@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import artifacts, demo, hosts, images, net, systems
+from . import artifacts, demo, hosts, images, kafka, net, systems
 from .machine import LabError, say
 
 DESCRIPTION = "Hosts that boot systemd and answer SSH, for demos and tests."
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("depot", "serve a directory to the hosts and print its URL", "PROJECT")
     sub.add_argument("directory", type=Path, metavar="DIR")
     sub = command("artifact", "build a program that Debian lacks, and print its path")
-    sub.add_argument("name", choices=sorted(artifacts.ARTIFACTS))
+    sub.add_argument("name", choices=sorted([*artifacts.ARTIFACTS, kafka.NAME]))
     return top
 
 
@@ -134,7 +134,7 @@ def dispatch(args: argparse.Namespace) -> None:
     if args.command == "image":
         images.ensure(images.Image.parse(args.system, baked=args.baked), force=args.force)
     elif args.command == "artifact":
-        print(artifacts.ensure(args.name))
+        print(kafka.ensure() if args.name == kafka.NAME else artifacts.ensure(args.name))
     elif args.command == "up":
         up(args)
     elif args.command == "system":
