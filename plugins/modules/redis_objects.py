@@ -212,7 +212,7 @@ class Instance:
         state = {
             "password": self.login[1],
             "settings": sorted(self.settings),
-            "users": remembered(self.users, listed_users(self.client.call("ACL", "LIST"))),
+            "users": remembered(self.users, self.listed()),
         }
         if state != self.state and not check:
             replace(self.state_path, json.dumps(state))
@@ -261,14 +261,12 @@ class Instance:
             self.changes.append(f"{key} changed from {before[key]!r} to {self.settings[key]!r}")
 
     def bring_users(self, check: bool) -> None:
-        actual = listed_users(self.client.call("ACL", "LIST"))
+        actual = self.listed()
         memory = self.state.get("users", {})
         words = changed_users(self.users, actual, memory)
-        if not words:
-            return
-        # A first run would name all of them.
-        self.changes += words if memory else ["users loaded"]
-        if check:
+        if check or not words:
+            # Without a memory nothing but names can be compared.
+            self.changes += words if memory else [w for w in words if not w.endswith(": changed")]
             return
         try:
             self.client.call("ACL", "LOAD")
@@ -276,9 +274,16 @@ class Instance:
             raise Failed(f"it refuses the users: {error}") from None
         self.client.close()
         self.client = self.connect()
-        there = listed_users(self.client.call("ACL", "LIST"))
+        there = self.listed()
         if set(there) != set(self.users):
             raise Failed("it has loaded other users than those that are listed")
+        if memory:
+            self.changes += words
+        elif changed_users(self.users, actual, remembered(self.users, there)):
+            self.changes.append("users loaded")
+
+    def listed(self) -> dict[str, str]:
+        return listed_users(self.client.call("ACL", "LIST"))
 
     def write_down(self) -> None:
         """Before a restart: whom it follows, which may never have been written."""
