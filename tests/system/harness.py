@@ -168,9 +168,9 @@ class Play:
         return {(each["host"], each["task"]) for each in self.results if each["changed"]}
 
     @property
-    def files(self) -> set[tuple[str, str, str]]:
-        """Host, task and path of every file that changed."""
-        return {(e["host"], e["task"], path) for e in self.results for path in e["files"]}
+    def paths(self) -> set[tuple[str, str]]:
+        """Host and path of every file that changed."""
+        return {(each["host"], path) for each in self.results for path in each["files"]}
 
     @property
     def recap(self) -> dict[str, dict[str, int]]:
