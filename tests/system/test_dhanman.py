@@ -152,13 +152,14 @@ def test_limits_are_the_kernels(converged: System) -> None:
 @pytest.mark.systems("dhanman/prod")
 def test_a_service_that_dies_is_back_after_ten_seconds(converged: System) -> None:
     host, _service, instance = next(converged.services())
+    show = f"systemctl show -p SubState -p MainPID {instance['unit']}"
+    before = settled(host.out(show))["MainPID"]
     began = time.monotonic()
     host.out(f"systemctl kill --signal=KILL {instance['unit']}")
-    show = f"systemctl show -p SubState -p MainPID {instance['unit']}"
-    assert settled(host.out(show))["MainPID"] == "0"
-    while settled(host.out(show))["SubState"] != "running":
-        assert time.monotonic() - began < 20
+    while (now := settled(host.out(show)))["MainPID"] in ("0", before):
+        assert time.monotonic() - began < 30, now
         time.sleep(0.2)
+    assert now["SubState"] == "running"
     assert 9 < time.monotonic() - began < 15
 
 
