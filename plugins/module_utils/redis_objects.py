@@ -75,7 +75,7 @@ class Client:
         if kind == b"-":
             raise Refused(rest)
         if kind == b"*":
-            return [self._reply() for _ in range(int(rest))]
+            return [self._reply() for _item in range(int(rest))]
         if kind == b"$":
             size = int(rest)
             if size < 0:

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Written by berth.platform.redis; changes are overwritten.
 """Starts a Redis on each configuration, with a scratch directory and without a port.
 
@@ -23,12 +22,18 @@ LOGGED = re.compile(r"\d+:\w ")
 
 
 def answers(path: str) -> bool:
+    """Whether it replies, be it that it wants a password.
+
+    A connection alone says nothing: Redis listens before it reads its users.
+    """
     with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(SECONDS)
         try:
             client.connect(path)
+            client.sendall(b"PING\r\n")
+            return client.recv(100) != b""
         except OSError:
             return False
-    return True
 
 
 def refusal(configuration: pathlib.Path) -> str:
