@@ -1,0 +1,3 @@
+'use strict';
+console.error('last words: the database is on fire');
+process.exit(3);
