@@ -262,6 +262,15 @@ def test_users_acls_and_topics_change_without_a_restart(
         assert "payslips" in admin.cluster()[2], "no topic is ever removed"
 
 
+def test_bad_settings_are_refused_and_the_broker_stays(host: Any, converge: Any) -> None:
+    before = pid(host)
+    done = converge(**variables(), kafka_settings={"log.retention.hours": "many"})
+    assert done.returncode != 0
+    assert "for configuration log.retention.hours: Not a number" in " ".join(done.stdout.split())
+    assert "many" not in host.file("/etc/kafka/server.properties").content_string
+    assert pid(host) == before
+
+
 def test_another_heap_restarts_and_data_stays(host: Any, connect: Any, converge: Any) -> None:
     before = pid(host)
     done = converge(**variables(), kafka_heap="320m")
