@@ -78,7 +78,11 @@ def fetch(target: Path) -> None:
     say("no Maven on this machine: fetching in a container")
     image = images.Image("debian13", "bare")
     images.ensure(image)
-    install = "apt-get update -q && apt-get install -y -q --no-install-recommends maven >&2"
+    # Java's package links into the manual pages, which the lab's images leave out.
+    install = (
+        "mkdir -p /usr/share/man/man1 && apt-get update -q"
+        " && apt-get install -y -q --no-install-recommends maven >&2"
+    )
     command = f"{install} && mvn -f /pom.xml {' '.join(arguments)} -DoutputDirectory=/out"
     # The machine's own network: the container reaches what the machine reaches.
     options = ["--network=host", f"--volume={target}:/out", f"--volume={POM}:/pom.xml:ro", "--rm"]
