@@ -194,7 +194,7 @@ class Reader:
         return b"" if size < 0 else self.raw(size)
 
     def array(self, item: Callable[[], T]) -> list[T]:
-        return [item() for _ in range(self.int32())]
+        return [item() for _each in range(self.int32())]
 
     def varint(self) -> int:
         value = shift = 0
@@ -212,10 +212,10 @@ class Reader:
         return None if size == 0 else self._text(self.raw(size - 1))
 
     def compact_array(self, item: Callable[[], T]) -> list[T]:
-        return [item() for _ in range(self.varint() - 1)]
+        return [item() for _each in range(self.varint() - 1)]
 
     def tags(self) -> None:
-        for _ in range(self.varint()):
+        for _each in range(self.varint()):
             self.varint()
             self.raw(self.varint())
 
@@ -280,7 +280,7 @@ class Scram:
 
 def _attributes(message: bytes) -> dict[str, str]:
     parts = message.decode("utf-8", "replace").split(",")
-    return {name: value for name, _, value in (part.partition("=") for part in parts)}
+    return dict(part.partition("=")[::2] for part in parts)
 
 
 # --- the connection -------------------------------------------------------------------------------
@@ -387,9 +387,10 @@ class Connection:
             name = reader.text()
             reader.bool()
             partitions = reader.array(partition)
-            return name, (len(partitions), max((r for _, r in partitions), default=0))
+            replicas = max((each for _number, each in partitions), default=0)
+            return name, (len(partitions), replicas)
 
-        brokers = len(reader.array(lambda: broker()))
+        brokers = len(reader.array(broker))
         identity = reader.text()
         reader.int32()
         return identity, brokers, dict(reader.array(topic))

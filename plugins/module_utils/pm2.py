@@ -431,7 +431,7 @@ def answer(data: bytes) -> Any:
     if not data:
         return None
     parts, offset = [], 1
-    for _ in range(data[0] & 15):
+    for _each in range(data[0] & 15):
         size = int.from_bytes(data[offset : offset + 4], "big")
         if len(data) < offset + 4 + size:
             return None
@@ -536,7 +536,7 @@ def difference(wanted: Sequence[Wanted], found: Iterable[Process]) -> Changes:
 
 def is_saved(wanted: Sequence[Wanted], saved: Iterable[Process]) -> bool:
     """Whether a restart of the daemon brings back exactly what is wanted."""
-    expected = sorted((app.name, app.hash) for app in wanted for _ in range(app.instances))
+    expected = sorted((app.name, app.hash) for app in wanted for _each in range(app.instances))
     return expected == sorted((process.name, process.hash) for process in saved)
 
 

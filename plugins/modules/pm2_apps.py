@@ -120,12 +120,12 @@ import json
 import os
 import socket
 import stat
-import subprocess
 import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.berth.platform.plugins.module_utils import pm2, sockets
+from ansible_collections.berth.platform.plugins.module_utils.pm2_process import Process, begin
 from ansible_collections.berth.platform.plugins.module_utils.service_logs import tail
 
 
@@ -209,15 +209,7 @@ class Host:
         # pm2 waits itself until each says that it is ready; what it waits for is watched meanwhile.
         ecosystem = f"{pm2.REGISTRY}/{user}/ecosystem.json"
         command = [pm2.PROGRAM, user, "start", ecosystem, "--only", ",".join(changes.start)]
-        with subprocess.Popen(
-            command,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
+        with begin(command) as process:
             try:
                 self.wait(user, apps, set(changes.start), process)
                 out = process.communicate(timeout=60)[0]
@@ -231,7 +223,7 @@ class Host:
         user: str,
         apps: list[pm2.Wanted],
         started: set[str],
-        process: subprocess.Popen[str] | None = None,
+        process: Process[str] | None = None,
     ) -> None:
         """Waits until all are up; what was not started now may have been restarted before."""
         waiting = list(apps)
@@ -275,7 +267,7 @@ class Host:
         for name in ("dump.pm2", "dump.pm2.bak"):
             Path(pm2.HOMES, user, name).unlink(missing_ok=True)
         # Twice: the first list becomes the second's backup.
-        for _ in range(2):
+        for _time in range(2):
             self.pm2(user, "save", "--force")
 
 
