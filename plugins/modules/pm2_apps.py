@@ -254,9 +254,17 @@ class Host:
             if waiting:
                 time.sleep(0.1)
 
+    def launching(self, app: pm2.Wanted) -> bool:
+        running = pm2.by_name(ask(app.user)).get(app.name, [])
+        return any(process.status == "launching" for process in running)
+
     def give_up(self, app: pm2.Wanted, why: str) -> None:
-        # PM2 calls it online some time after it should have been ready. Stopped, it is tried again
-        # by the next run.
+        # PM2 calls it online some time after it should have been ready, and so brings back what was
+        # stopped or removed before.
+        until = time.monotonic() + 2 * pm2.GRACE_MS / 1000
+        while self.launching(app) and time.monotonic() < until:
+            time.sleep(0.1)
+        # Stopped, it is tried again by the next run.
         self.module.run_command([pm2.PROGRAM, app.user, "stop", app.name], cwd="/")
         logs = "".join(f"\n{path}:\n{tail(path, self.lines)}" for path in app.logs)
         self.failed.append((app.user, app.name))
