@@ -461,6 +461,27 @@ def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
         pass
 
 
+def test_what_another_process_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = tmp_path / "pgbackrest"
+    busy.write_text(
+        f"#!/bin/sh\necho asked >> {tmp_path}/calls\n"
+        f"test $(wc -l < {tmp_path}/calls) -ge 3 && exit 0\n"
+        "echo 'P00  ERROR: [050]: unable to acquire lock on file'\nexit 50\n"
+    )
+    busy.chmod(0o755)
+    monkeypatch.setattr(program, "PGBACKREST", str(busy))
+    monkeypatch.setattr(program, "identity", lambda user: {})
+    tools = program.Tools(CONFIGURATION)
+    tools.pgbackrest("stanza-create")
+    assert (tmp_path / "calls").read_text().splitlines() == ["asked"] * 3
+    (tmp_path / "calls").unlink()
+    monkeypatch.setattr(program, "PATIENCE", 0)
+    with pytest.raises(program.BackupError, match=r"stanza-create: ERROR: \[050\]"):
+        tools.pgbackrest("stanza-create")
+
+
 def test_an_unreadable_state_is_no_state(tmp_path: Path) -> None:
     configuration = program.parse_configuration({**RAW, "state_directory": str(tmp_path)})
     assert program.read_state(configuration, "runs.json") == {}

@@ -38,6 +38,9 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 NO_STANZA = (1, 3)
 NO_BACKUP = 2
 OTHER = 99
+# Its exit status when another process of it holds what a command needs, and the seconds to wait.
+BUSY = 50
+PATIENCE = 60.0
 # Seconds that a repository may take to say what it holds.
 ANSWER = 60.0
 # The unit that makes full backups.
@@ -407,19 +410,25 @@ class Tools:
         """Run a command of pgBackRest; what it says goes to the journal, its result is returned."""
         argv = [PGBACKREST, f"--stanza={self.configuration.stanza}"]
         argv.append("--log-level-console=info" if loud else "--log-level-console=warn")
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            [*argv, command, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if loud else subprocess.PIPE,
-            text=True,
-            errors="replace",
-            cwd="/",
-            env=ENVIRONMENT,
-            check=False,
-            timeout=timeout,
-            **identity(self.configuration.user),
-        )
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            done: subprocess.CompletedProcess[str] = subprocess.run(
+                [*argv, command, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if loud else subprocess.PIPE,
+                text=True,
+                errors="replace",
+                cwd="/",
+                env=ENVIRONMENT,
+                check=False,
+                timeout=timeout,
+                **identity(self.configuration.user),
+            )
+            # The server's own pushing of WAL holds the stanza's lock for moments.
+            if done.returncode != BUSY or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
         if loud and done.stdout:
             say(done.stdout.rstrip())
         if done.returncode:
