@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader, test_loader
 from ansible_collections.berth.platform.plugins.module_utils.catalog import read_catalog
 from ansible_collections.berth.platform.plugins.module_utils.faults import Faults
 from ansible_collections.berth.platform.plugins.module_utils.inventory import Host, Inventory
@@ -24,6 +25,12 @@ from ansible_collections.berth.platform.plugins.module_utils.ports import read_l
 from ansible_collections.berth.platform.plugins.plugin_utils.catalog_variables import (
     catalog_variables,
 )
+
+# The linear strategy loads an action plugin in the process that it forks for every task. What is
+# loaded here, in the first task of every playbook, is there in all of them; each would otherwise
+# load all filters of Ansible and of the collection before it can use one.
+filter_loader.get("berth.platform.with_secrets")
+test_loader.get("ansible.builtin.defined")
 
 
 def is_address(value: object) -> bool:

@@ -50,7 +50,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(files) for M(berth.platform.files) and C(releases) for M(berth.platform.release).
+  description:
+    - C(files) for M(berth.platform.files) and C(releases) for M(berth.platform.release).
+    - C(placeable) are those of the releases that can be in place before any package is, without
+      being switched to.
   type: dict
 """
 
@@ -59,6 +62,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.berth.platform.plugins.module_utils.app_services import resources
+from ansible_collections.berth.platform.plugins.module_utils.release import placeable
 from ansible_collections.berth.platform.plugins.module_utils.systemd_unit import UnitError
 
 
@@ -71,7 +75,8 @@ def app_contents(
         found = resources(services, scope, play_hosts, this_host)
     except UnitError as error:
         raise AnsibleFilterError("app_services is faulty:\n" + "\n".join(error.faults)) from error
-    return {"files": found["files"], "releases": found["releases"]}
+    releases = found["releases"]
+    return {"files": found["files"], "releases": releases, "placeable": placeable(releases)}
 
 
 class FilterModule:

@@ -23,6 +23,10 @@ options:
     description: Releases to keep of a site that does not say so itself.
     type: int
     default: 3
+  place:
+    description: Only what can be in place before any package is, without being switched to.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -42,12 +46,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.berth.platform.plugins.module_utils.release import placeable
 
 # The group that Debian's web servers run in; it is there before any of them is installed.
 WEB_GROUP = "www-data"
 
 
-def static_site_releases(sites: Sequence[Mapping[str, Any]], keep: int = 3) -> list[dict[str, Any]]:
+def static_site_releases(
+    sites: Sequence[Mapping[str, Any]], keep: int = 3, place: bool = False
+) -> list[dict[str, Any]]:
     faults = []
     links: dict[str, str] = {}
     for site in sites:
@@ -61,7 +68,8 @@ def static_site_releases(sites: Sequence[Mapping[str, Any]], keep: int = 3) -> l
         links[root] = str(site["name"])
     if faults:
         raise AnsibleFilterError("static_site_sites: " + "; ".join(faults))
-    return [_release(site, keep) for site in sites]
+    releases = [_release(site, keep) for site in sites]
+    return placeable(releases) if place else releases
 
 
 def _release(site: Mapping[str, Any], keep: int) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from ansible_collections.berth.platform.plugins.module_utils.hostfacts_units imp
 
 PENDING_DIRECTORY = "var/lib/berth/pending"
 
+# What the role base puts around its lines in /etc/hosts.
+HOSTS_MARKERS = ("# BEGIN managed by berth.platform.base", "# END managed by berth.platform.base")
+
 # Kinds of units nobody manages by name; there can be thousands of them.
 UNINTERESTING_UNITS = (".device", ".scope", ".swap")
 
@@ -141,6 +144,14 @@ def parse_group(text: str) -> dict[str, int]:
         if len(parts) >= 3 and parts[2].isdigit():
             groups[parts[0]] = int(parts[2])
     return groups
+
+
+def parse_hosts_block(text: str) -> str:
+    """What is between the markers in C(/etc/hosts); empty if there is nothing or they are not."""
+    begin, end = HOSTS_MARKERS
+    _before, _begin, rest = text.partition(begin + "\n")
+    block, found, _after = rest.partition(end)
+    return block.strip() if found else ""
 
 
 def parse_addresses(text: str) -> list[str]:
@@ -260,6 +271,7 @@ def gather(root: str = "/") -> dict[str, Any]:
         "users": parse_passwd(_read(os.path.join(root, "etc/passwd"))),
         "groups": parse_group(_read(os.path.join(root, "etc/group"))),
         "hostname": socket.gethostname(),
+        "hosts_block": parse_hosts_block(_read(os.path.join(root, "etc/hosts"))),
         "pending": pending_markers(root),
         "python": platform.python_version(),
     }

@@ -31,7 +31,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,6 +148,18 @@ class State:
 
     history: list[str] = field(default_factory=list)
     releases: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def placeable(releases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the module's O(releases) that need no package of the host, to be put in place only.
+
+    A build and git need packages; what is switched to, and migrated for, comes in its turn.
+    """
+    return [
+        {**{key: value for key, value in each.items() if key != "migrate"}, "activate": False}
+        for each in releases
+        if not (each.get("build") or each["artifact"].get("build") or each["artifact"].get("git"))
+    ]
 
 
 def spec_from(params: Mapping[str, Any]) -> Spec:

@@ -244,6 +244,43 @@ def conflicts(listeners: Iterable[Listener], planned: Iterable[Planned]) -> list
     return found
 
 
+# The option of the modules; what it means is in the fragment C(planned).
+PLANNED_OPTION: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "port": {"type": "int", "required": True},
+        "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
+        "address": {"type": "str"},
+        "units": {"type": "list", "elements": "str", "default": []},
+        "processes": {"type": "list", "elements": "str", "default": []},
+        "owner": {"type": "str"},
+    },
+}
+
+
+def compare(entries: Iterable[Mapping[str, Any]]) -> tuple[list[Listener], dict[str, Any]]:
+    """Who listens on this host, and what the modules return of it: C(conflicts), C(msg)."""
+    planned = [
+        Planned(
+            port=entry["port"],
+            protocol=entry["protocol"],
+            units=tuple(entry["units"]),
+            processes=tuple(entry["processes"]),
+            owner=entry["owner"] or "",
+            address=entry["address"] or "",
+        )
+        for entry in entries
+    ]
+    listeners = read_listeners()
+    found = conflicts(listeners, planned)
+    result: dict[str, Any] = {"conflicts": [plain(item) for item in found]}
+    if found:
+        result["msg"] = "\n".join(item.message for item in found)
+    return listeners, result
+
+
 # --- reading /proc -------------------------------------------------------------------
 
 

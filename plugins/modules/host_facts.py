@@ -19,6 +19,7 @@ description:
 extends_documentation_fragment:
   - berth.platform.attributes
   - berth.platform.attributes.reader
+  - berth.platform.planned
 options:
   expected:
     description:
@@ -44,6 +45,15 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+conflicts:
+  description: Listeners on O(planned) ports that are not those who were planned there.
+  returned: always
+  type: list
+  elements: dict
+msg:
+  description: The conflicts in words.
+  returned: when there are conflicts
+  type: str
 ansible_facts:
   description: Facts added to C(ansible_facts).
   returned: always
@@ -112,6 +122,11 @@ ansible_facts:
           type: list
           elements: str
           sample: ["192.0.2.10", "2001:db8::10"]
+        hosts_block:
+          description: The lines that the role P(berth.platform.base#role) keeps in C(/etc/hosts).
+          returned: always
+          type: str
+          sample: 192.0.2.10 db.internal
         pending:
           description: Markers of changes that were begun and whose services were not told yet.
           returned: always
@@ -127,16 +142,27 @@ ansible_facts:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.berth.platform.plugins.module_utils.hostfacts import gather
+from ansible_collections.berth.platform.plugins.module_utils.sockets import (
+    PLANNED_OPTION,
+    compare,
+)
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"expected": {"type": "list", "elements": "str", "default": []}},
+        argument_spec={
+            "expected": {"type": "list", "elements": "str", "default": []},
+            "planned": PLANNED_OPTION,
+        },
         supports_check_mode=True,
     )
     facts = gather()
     facts["packages"] = {**dict.fromkeys(module.params["expected"], ""), **facts["packages"]}
-    module.exit_json(changed=False, ansible_facts={"berth_host": facts})
+    module.exit_json(
+        changed=False,
+        ansible_facts={"berth_host": facts},
+        **compare(module.params["planned"])[1],
+    )
 
 
 if __name__ == "__main__":

@@ -20,43 +20,10 @@ description:
     container publishes shows as its proxy process or, where that is done by rules of the
     firewall, not at all.
   - Of a command line nothing but the name of the program is read.
-options:
-  planned:
-    description: Who may listen where.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      port:
-        description: The port.
-        type: int
-        required: true
-      protocol:
-        description: The protocol.
-        type: str
-        choices: [tcp, udp]
-        default: tcp
-      address:
-        description: Address that the owner listens on. All addresses when not given.
-        type: str
-      units:
-        description:
-          - Units that may listen there. A service and its socket count as one, and a
-            template such as C(app@.service) stands for all its instances.
-        type: list
-        elements: str
-        default: []
-      processes:
-        description: Names of programs that may listen there.
-        type: list
-        elements: str
-        default: []
-      owner:
-        description: Who the port is planned for, for messages.
-        type: str
 extends_documentation_fragment:
   - berth.platform.attributes
   - berth.platform.attributes.reader
+  - berth.platform.planned
 notes:
   - Without root only the own processes have a name.
 """
@@ -109,53 +76,23 @@ msg:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.berth.platform.plugins.module_utils.sockets import (
-    Planned,
-    conflicts,
+    PLANNED_OPTION,
+    compare,
     plain,
-    read_listeners,
 )
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "planned": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "port": {"type": "int", "required": True},
-                    "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
-                    "address": {"type": "str"},
-                    "units": {"type": "list", "elements": "str", "default": []},
-                    "processes": {"type": "list", "elements": "str", "default": []},
-                    "owner": {"type": "str"},
-                },
-            },
-        },
+        argument_spec={"planned": PLANNED_OPTION},
         supports_check_mode=True,
     )
-    planned = [
-        Planned(
-            port=item["port"],
-            protocol=item["protocol"],
-            units=tuple(item["units"]),
-            processes=tuple(item["processes"]),
-            owner=item["owner"] or "",
-            address=item["address"] or "",
-        )
-        for item in module.params["planned"]
-    ]
-    listeners = read_listeners()
-    found = conflicts(listeners, planned)
-    result = {
-        "changed": False,
-        "ansible_facts": {"berth_listeners": [plain(item) for item in listeners]},
-        "conflicts": [plain(item) for item in found],
-    }
-    if found:
-        result["msg"] = "\n".join(item.message for item in found)
-    module.exit_json(**result)
+    listeners, compared = compare(module.params["planned"])
+    module.exit_json(
+        changed=False,
+        ansible_facts={"berth_listeners": [plain(item) for item in listeners]},
+        **compared,
+    )
 
 
 if __name__ == "__main__":

@@ -108,6 +108,11 @@ class TestFiles:
         assert "    rotate 14\n" in text
 
 
+def due(facts: Any, *changed: str) -> Any:
+    written = {"changed_labels": list(changed)}
+    return evaluate("__base_units_due", {"ansible_facts": facts, "__base_configuration": written})
+
+
 class TestPackages:
     """Only what is asked for."""
 
@@ -120,7 +125,7 @@ class TestPackages:
         facts = render.host(packages={daemon: "1"})
         packages = evaluate("__base_packages", {"ansible_facts": facts})
         assert "systemd-timesyncd" not in packages
-        assert evaluate("__base_units_due | map(attribute='name')", {"ansible_facts": facts}) == [
+        assert [unit["name"] for unit in due(facts)] == [
             "apt-daily.timer",
             "apt-daily-upgrade.timer",
         ]
@@ -150,12 +155,27 @@ class TestUnits:
     @pytest.mark.parametrize(("udev", "state"), [("active", "started"), ("inactive", None)])
     def test_clock(self, udev: str, state: str | None) -> None:
         units = {"systemd-udevd.service": {"active": udev, "enabled": "static"}}
-        due = evaluate("__base_units_due", {"ansible_facts": render.host(units=units)})
-        assert due[0]["name"] == "systemd-timesyncd.service"
-        assert due[0].get("state") == state
+        first = due(render.host(units=units))[0]
+        assert first["name"] == "systemd-timesyncd.service"
+        assert first.get("state") == state
+
+    def test_what_has_new_settings_is_started_anew(self) -> None:
+        running = {"active": "active", "enabled": "enabled"}
+        names = ["systemd-timesyncd", "systemd-udevd", "systemd-journald", "systemd-sysctl"]
+        facts = render.host(units={f"{name}.service": running for name in names})
+        restarted = [
+            unit["name"]
+            for unit in due(facts, "journal", "sysctl", "time")
+            if unit.get("state") == "restarted"
+        ]
+        assert restarted == [
+            "systemd-journald.service",
+            "systemd-sysctl.service",
+            "systemd-timesyncd.service",
+        ]
 
     def test_nothing_is_due_on_a_converged_host(self) -> None:
         running = {"active": "active", "enabled": "enabled"}
         names = ["systemd-timesyncd.service", "apt-daily.timer", "apt-daily-upgrade.timer"]
         facts = render.host(units=dict.fromkeys(names, running))
-        assert evaluate("__base_units_due", {"ansible_facts": facts}) == []
+        assert due(facts) == []

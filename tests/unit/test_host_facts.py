@@ -229,3 +229,19 @@ def test_gathering_here_is_quick() -> None:
     assert facts["users"]["root"]["uid"] == 0
     assert facts["memory_mb"] > 0
     assert 1 <= facts["cores"] <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("127.0.0.1 localhost\n", ""),
+        ("", ""),
+        ("a\n{begin}\n192.0.2.1 db\n192.0.2.2 web\n{end}\nb\n", "192.0.2.1 db\n192.0.2.2 web"),
+        ("{begin}\n192.0.2.1 db\n{end}", "192.0.2.1 db"),
+        # Cut off by hand: blockinfile puts that right.
+        ("{begin}\n192.0.2.1 db\n", ""),
+    ],
+)
+def test_the_platform_s_lines_in_etc_hosts(text: str, block: str) -> None:
+    begin, end = hostfacts.HOSTS_MARKERS
+    assert hostfacts.parse_hosts_block(text.format(begin=begin, end=end)) == block

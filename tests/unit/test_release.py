@@ -25,6 +25,7 @@ from ansible_collections.berth.platform.plugins.module_utils.release import (
     identity,
     parse_checksum,
     parse_units,
+    placeable,
     prunable,
     read_state,
     registered_scope,
@@ -678,3 +679,15 @@ class TestUnits:
     def test_link(self, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to("/elsewhere/thing")
         assert active_version(str(tmp_path / "current"), str(tmp_path / "r")) == "/elsewhere/thing"
+
+
+def test_only_what_needs_no_package_is_placed_early() -> None:
+    plain: dict[str, Any] = {"name": "a", "artifact": {"path": "x"}, "migrate": {"unit": "m"}}
+    releases = [
+        plain,
+        {"name": "b", "artifact": {"url": "https://example.com/b"}, "build": ["make"]},
+        {"name": "c", "artifact": {"git": "https://example.com/c.git"}},
+        {"name": "d", "artifact": {"path": "d", "build": ["make"]}},
+    ]
+    assert placeable(releases) == [{"name": "a", "artifact": {"path": "x"}, "activate": False}]
+    assert "migrate" in plain

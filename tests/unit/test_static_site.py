@@ -48,3 +48,10 @@ def test_faults_come_at_once() -> None:
         static_site_releases([SITE, {**SITE, "name": "two"}, {"name": "three", "root": "/x"}])
     assert "two: app is served from /var/www/app, too" in str(caught.value)
     assert "three: artifact must be given" in str(caught.value)
+
+
+def test_placing_switches_nothing() -> None:
+    sites = [SITE, {**SITE, "name": "b", "root": "/b", "artifact": {"git": "https://example.com"}}]
+    assert [
+        (each["name"], each["activate"]) for each in static_site_releases(sites, place=True)
+    ] == [("app", False)]
