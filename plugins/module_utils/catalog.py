@@ -45,12 +45,17 @@ COMPONENT_PORTS: dict[str, dict[str, int]] = {
     "postgresql": {"postgresql": 5432},
     "rabbitmq": {"rabbitmq": 5672, "rabbitmq_management": 15672},
     "object_store": {"object_store": 9000},
+    "redis": {"redis": 6379},
+    "kafka": {"kafka": 9092},
 }
 # Ports that a component holds on its host for itself, reachable by nobody else.
 PRIVATE_PORTS: dict[str, dict[str, int]] = {
     "rabbitmq": {"rabbitmq_distribution": 25672, "rabbitmq_epmd": 4369},
+    "kafka": {"kafka_controller": 9093, "kafka_jmx_exporter": 9404},
 }
-NEEDABLE = ("postgresql", "rabbitmq", "object_store")
+NEEDABLE = ("postgresql", "rabbitmq", "object_store", "redis", "kafka")
+# The instance of Redis that has Redis's own port, and that a service gets unless it names another.
+MAIN_REDIS = "main"
 RUNTIMES = ("systemd", "static")
 LISTENERS = ("ssh", *(name for ports in COMPONENT_PORTS.values() for name in ports))
 
@@ -235,6 +240,83 @@ _LOG = Struct(
 )
 _BROKER = Struct({"vhost": Key(text), "user": Key(text)})
 
+
+def _topic_name(value: object) -> str:
+    if not isinstance(value, str) or not re.match(r"^[A-Za-z0-9._-]{1,249}$", value):
+        raise ValueError("write a name of letters, digits, . _ and -, at most 249")
+    return value
+
+
+_OF_REDIS = Struct(
+    {
+        "instance": Key(_name),
+        "user": Key(text),
+        "prefix": Key(text),
+        "keys": Key(_texts),
+        "channels": Key(_texts),
+        "commands": Key(_texts, default=[]),
+    }
+)
+_OF_KAFKA = Struct(
+    {
+        "user": Key(text),
+        "produce": Key(list_of(checked(_topic_name)), default=[]),
+        "consume": Key(list_of(checked(_topic_name)), default=[]),
+        "group": Key(text),
+    },
+    renamed={"topics": "write produce or consume"},
+)
+_REDIS = Struct(
+    {
+        "instances": Key(
+            map_of(
+                Struct(
+                    {
+                        "memory": Key(_size),
+                        "eviction": Key(
+                            choice(
+                                "noeviction",
+                                "allkeys-lru",
+                                "allkeys-lfu",
+                                "allkeys-random",
+                                "volatile-lru",
+                                "volatile-lfu",
+                                "volatile-random",
+                                "volatile-ttl",
+                            ),
+                            default="noeviction",
+                        ),
+                        "aof": Key(boolean, default=True),
+                        "save": Key(_texts),
+                        "settings": Key(map_of(anything), default={}),
+                    }
+                ),
+                quantities.slug,
+            ),
+            default={},
+        ),
+    }
+)
+_KAFKA = Struct(
+    {
+        "topics": Key(
+            map_of(
+                Struct(
+                    {
+                        "partitions": Key(integer(1, 100000), default=1),
+                        "replication": Key(integer(0, 100), default=0),
+                        "config": Key(map_of(_words), default={}),
+                    }
+                ),
+                _topic_name,
+            ),
+            default={},
+        ),
+        "heap": Key(text),
+        "settings": Key(map_of(anything), default={}),
+    }
+)
+
 SERVICE_KEYS: dict[str, Key] = {
     "access": Key(_cidrs, default=[]),
     "after": Key(_texts, default=[]),
@@ -250,6 +332,7 @@ SERVICE_KEYS: dict[str, Key] = {
     "home": Key(text),
     "hosts": Key(_hosts),
     "instances": Key(integer(1, 100), default=1),
+    "kafka": Key(_OF_KAFKA, default={}),
     "kill_signal": Key(text, default="SIGTERM"),
     "limits": Key(_LIMITS, default={}),
     "log": Key(_LOG, default={}),
@@ -257,6 +340,7 @@ SERVICE_KEYS: dict[str, Key] = {
     "needs": Key(_texts, default=[]),
     "packages": Key(_texts, default=[]),
     "port": Key(_ports),
+    "redis": Key(_OF_REDIS, default={}),
     "restart": Key(
         choice("always", "on-failure", "on-abnormal", "on-watchdog", "no"), default="always"
     ),
@@ -377,6 +461,8 @@ _TOP = Struct(
             ),
             default=None,
         ),
+        "redis": Key(_REDIS, default=None),
+        "kafka": Key(_KAFKA, default=None),
         "probes": Key(list_of(anything), default=[]),
     },
     renamed={
@@ -386,6 +472,19 @@ _TOP = Struct(
     },
 )
 TOP_KEYS = tuple(sorted(_TOP.keys))
+
+
+def redis_listener(instance: str) -> str:
+    """The listener of an instance of Redis."""
+    return "redis" if instance == MAIN_REDIS else f"redis_{instance}"
+
+
+def redis_listeners(options: Mapping[str, Any]) -> dict[str, int | None]:
+    """The listeners of Redis, with their ports; none for those whose port the ledger gives out."""
+    return {
+        redis_listener(name): COMPONENT_PORTS["redis"]["redis"] if name == MAIN_REDIS else None
+        for name in options["redis"]["instances"]
+    }
 
 
 @dataclass(frozen=True)
@@ -428,6 +527,12 @@ class Catalog:
     def estate(self) -> str:
         """What tells this platform and environment apart from others on the same host."""
         return f"{self.name}-{self.env}"
+
+    def listeners(self, component: str) -> dict[str, int | None]:
+        """What a component listens on, with the port where it has one of its own."""
+        if component == "redis":
+            return redis_listeners(self.options)
+        return {**COMPONENT_PORTS[component]}
 
 
 def merged(under: Any, over: Any) -> Any:
@@ -472,13 +577,16 @@ def read_catalog(variables: Mapping[str, Any], faults: Faults) -> Catalog | None
     )
     read = prefixed({PREFIX + key: value for key, value in raw.items()}, "", faults)
     top = {key[len(PREFIX) :]: value for key, value in read.items()}
-    for section in ("ports", "tls", "backup"):
+    for section in ("ports", "tls", "backup", "redis", "kafka"):
         if top[section] is None:
             spec = _TOP.keys[section].read
             top[section] = spec({}, PREFIX + section, Faults())
+    if not top["redis"]["instances"]:
+        top["redis"] = _REDIS({"instances": {MAIN_REDIS: {}}}, "", Faults())
+    more = redis_listeners(top)
     for listener in top["access"]:
         service_names = raw.get("services")
-        known = (*LISTENERS, *(service_names if isinstance(service_names, dict) else ()))
+        known = (*LISTENERS, *more, *(service_names if isinstance(service_names, dict) else ()))
         if listener not in known and listener != "http":
             faults.add(
                 f"platform_access.{listener}",
@@ -486,7 +594,7 @@ def read_catalog(variables: Mapping[str, Any], faults: Faults) -> Catalog | None
                 "is no listener; " + nearest(listener, known),
             )
     components = {
-        n for ports in (*COMPONENT_PORTS.values(), *PRIVATE_PORTS.values()) for n in ports
+        n for ports in (*COMPONENT_PORTS.values(), *PRIVATE_PORTS.values(), more) for n in ports
     }
     for listener in top["ports"]["components"]:
         if listener not in components | {"ssh"}:

@@ -20,10 +20,12 @@ from ansible_collections.berth.platform.plugins.module_utils import ports as led
 from ansible_collections.berth.platform.plugins.module_utils import quantities
 from ansible_collections.berth.platform.plugins.module_utils.catalog import (
     COMPONENT_PORTS,
+    MAIN_REDIS,
     NEEDABLE,
     PRIVATE_PORTS,
     Catalog,
     Service,
+    redis_listener,
 )
 from ansible_collections.berth.platform.plugins.module_utils.faults import MISSING, Faults, nearest
 from ansible_collections.berth.platform.plugins.module_utils.inventory import Inventory
@@ -95,6 +97,15 @@ class Placed:
         """Where the service stands in the catalog, for faults."""
         return f"platform_services.{self.service.name}"
 
+    @property
+    def redis(self) -> str:
+        """The instance of Redis that the service uses."""
+        return str(self.service["redis"].get("instance") or MAIN_REDIS)
+
+    def listener(self, need: str) -> str:
+        """The listener of a component that the service uses."""
+        return redis_listener(self.redis) if need == "redis" else need
+
     def on(self, host: str) -> list[Instance]:
         """The instances on a host."""
         return [instance for instance in self.instances if instance.host == host]
@@ -126,6 +137,12 @@ class Plan:
         """The address under which *here* knows *there*: its own is loopback."""
         return LOOPBACK if here == there else self.address(there)
 
+    def listen_addresses(self, host: str, listener: str) -> list[str]:
+        """Loopback, and the host's address where somebody else comes."""
+        if (host, listener) in self.listens and self.address(host) != LOOPBACK:
+            return [LOOPBACK, self.address(host)]
+        return [LOOPBACK]
+
     def provider(self, component: str, consumer: str) -> str:
         """The host of a component that a consumer uses: its own, else the first."""
         hosts = self.component(component)
@@ -145,6 +162,7 @@ def build(
     _check_needs(placed, inventory, faults)
     _check_unique(placed, faults)
     _check_components(catalog, inventory, faults)
+    _check_use(catalog, placed, faults)
     component_ports = _component_ports(catalog)
     allocation = ledger_.allocate(
         _claims(catalog, inventory, placed, component_ports),
@@ -156,6 +174,13 @@ def build(
     )
     if faults:
         return None
+    component_ports.update(
+        {
+            listener: allocation.ports[host, f"{catalog.estate}/{listener}"]
+            for listener in catalog.listeners("redis")
+            for host in inventory.group("redis")
+        }
+    )
     plan = Plan(catalog, inventory, placed, component_ports, allocation, [], [], {}, {})
     _place(plan)
     plan.secrets.update(_secrets(plan))
@@ -272,7 +297,7 @@ def _check_unique(placed: Mapping[str, Placed], faults: Faults) -> None:
 
 def _check_components(catalog: Catalog, inventory: Inventory, faults: Faults) -> None:
     """What holds for components: one host where no cluster is offered, an edge for routes."""
-    for component in ("postgresql", "rabbitmq", "object_store"):
+    for component in NEEDABLE:
         hosts = inventory.group(component)
         if len(hosts) > 1:
             faults.add(
@@ -288,7 +313,8 @@ def _check_components(catalog: Catalog, inventory: Inventory, faults: Faults) ->
             f"has no host, and platform_services.{routed[0].name} has routes; add one",
         )
     for listener in catalog.options["access"]:
-        for component, listeners in COMPONENT_PORTS.items():
+        for component in COMPONENT_PORTS:
+            listeners = catalog.listeners(component)
             if listener in listeners and component != "edge" and not inventory.group(component):
                 faults.add(
                     f"platform_access.{listener}",
@@ -308,10 +334,37 @@ def _check_components(catalog: Catalog, inventory: Inventory, faults: Faults) ->
         )
 
 
+def _check_use(catalog: Catalog, placed: Mapping[str, Placed], faults: Faults) -> None:
+    """What services say of Redis and Kafka is there, and they need what they speak of."""
+    instances = catalog.options["redis"]["instances"]
+    topics = catalog.options["kafka"]["topics"]
+    for each in placed.values():
+        for component in ("redis", "kafka"):
+            if each.service[component] and component not in each.service["needs"]:
+                faults.add(f"{each.key}.{component}", MISSING, f"needs {component} among its needs")
+        if "redis" in each.service["needs"] and each.redis not in instances:
+            faults.add(
+                f"{each.key}.redis.instance",
+                each.redis,
+                "is not in platform_redis.instances; " + nearest(each.redis, instances),
+            )
+        for verb in ("produce", "consume"):
+            for number, topic in enumerate(each.service["kafka"].get(verb) or ()):
+                if topic not in topics:
+                    faults.add(
+                        f"{each.key}.kafka.{verb}[{number}]",
+                        topic,
+                        "is not in platform_kafka.topics; " + nearest(str(topic), topics),
+                    )
+
+
 def _component_ports(catalog: Catalog) -> dict[str, int]:
     """The ports of the components, moved where the catalog says so."""
     result: dict[str, int] = {}
-    for group in (*COMPONENT_PORTS.values(), *PRIVATE_PORTS.values()):
+    for component in COMPONENT_PORTS:
+        named = catalog.listeners(component)
+        result.update({listener: port for listener, port in named.items() if port is not None})
+    for group in PRIVATE_PORTS.values():
         result.update(group)
     result.update(
         {n: p for n, p in catalog.options["ports"]["components"].items() if p is not None}
@@ -327,20 +380,22 @@ def _claims(
 ) -> Iterator[ledger_.Claim]:
     """Every wish for a port: components, then pins, then what is free to lie anywhere."""
     estate = catalog.estate
+    open_: dict[str, list[ledger_.Claim]] = {"component": [], "a": [], "b": []}
     for host in inventory.hosts.values():
         yield ledger_.Claim(host.name, ledger_.SSH, "ssh", host.ssh_port, fixed=True)
     for component in COMPONENT_PORTS:
-        listeners = [*COMPONENT_PORTS[component], *PRIVATE_PORTS.get(component, ())]
+        listeners = [*catalog.listeners(component), *PRIVATE_PORTS.get(component, ())]
         for host_name in inventory.group(component):
             for listener in listeners:
-                yield ledger_.Claim(
-                    host_name,
-                    f"{estate}/{listener}",
-                    f"platform_ports.components.{listener}",
-                    component_ports[listener],
-                    fixed=True,
+                key = f"platform_ports.components.{listener}"
+                port = component_ports.get(listener)
+                claim = ledger_.Claim(
+                    host_name, f"{estate}/{listener}", key, port, fixed=port is not None
                 )
-    open_: dict[str, list[ledger_.Claim]] = {"a": [], "b": []}
+                if port is None:
+                    open_["component"].append(claim)
+                else:
+                    yield claim
     for name in sorted(placed):
         each = placed[name]
         if not each.service.listens:
@@ -356,8 +411,8 @@ def _claims(
                 else:
                     yield claim
                 open_["b"].append(ledger_.Claim(host_name, f"{owner}/b", f"{each.key}.port"))
-    yield from open_["a"]
-    yield from open_["b"]
+    for claims in open_.values():
+        yield from claims
 
 
 def _place(plan: Plan) -> None:
@@ -407,6 +462,13 @@ def _secrets(plan: Plan) -> dict[str, dict[str, Any]]:
     if plan.component("rabbitmq"):
         _password(result, "rabbitmq-cookie")
         _password(result, "rabbitmq-probe")
+    if plan.component("redis"):
+        _password(result, "redis-admin")
+        _password(result, "redis-probe")
+    if plan.component("kafka"):
+        _password(result, "kafka-admin")
+        # It is set when the storage is formatted, and brokers use it among themselves.
+        result["kafka-admin"]["rotatable"] = False
     if plan.component("object_store"):
         _password(result, "object-store-root")
         _password(result, "object-store-backup")
@@ -454,7 +516,7 @@ def _reachability(plan: Plan, faults: Faults) -> None:
             for source in access.get(listener, access.get("http", ["any"])):
                 allow(host_name, plan.component_ports[listener], source, listener)
     for component in NEEDABLE:
-        for listener in COMPONENT_PORTS[component]:
+        for listener in plan.catalog.listeners(component):
             for host_name in plan.component(component):
                 for source in access.get(listener, []):
                     allow(host_name, plan.component_ports[listener], source, f"access: {listener}")
@@ -464,9 +526,10 @@ def _reachability(plan: Plan, faults: Faults) -> None:
         for needed in each.service["needs"]:
             for host_name in each.hosts:
                 if needed in NEEDABLE:
-                    port = plan.component_ports[needed]
+                    listener = each.listener(needed)
+                    port = plan.component_ports[listener]
                     provider = plan.provider(needed, host_name)
-                    need(host_name, provider, port, f"{each.name} → {needed}", needed)
+                    need(host_name, provider, port, f"{each.name} → {needed}", listener)
                     plan.edges.append(Edge(each.name, needed, port, "needs"))
                 else:
                     for instance in _upstream_of(plan, needed, host_name):
@@ -531,6 +594,7 @@ def _values(plan: Plan) -> None:
     for each in plan.placed.values():
         database = each.service["database"] or {}
         broker = each.service["broker"]
+        redis, kafka = each.service["redis"], each.service["kafka"]
         default = f"{plan.catalog.env}-{plan.catalog.name}-{each.name}"
         sink = Faults()  # names are checked with the routes below
         for need, values in (
@@ -549,6 +613,20 @@ def _values(plan: Plan) -> None:
                 },
             ),
             ("object_store", {"bucket": default, "access_key": default}),
+            (
+                "redis",
+                {
+                    "user": fill(redis.get("user") or default, each.values, "", sink),
+                    "prefix": fill(redis.get("prefix") or f"{each.name}:", each.values, "", sink),
+                },
+            ),
+            (
+                "kafka",
+                {
+                    "user": fill(kafka.get("user") or default, each.values, "", sink),
+                    "group": fill(kafka.get("group") or each.name, each.values, "", sink),
+                },
+            ),
         ):
             if need not in each.service["needs"]:
                 continue
@@ -568,7 +646,11 @@ def host_values(plan: Plan, each: Placed, instance: Instance) -> dict[str, str]:
         if need in NEEDABLE:
             provider = plan.provider(need, host)
             address = plan.reach(host, provider)
-            port = plan.component_ports[need]
+            port = plan.component_ports[each.listener(need)]
+            if need == "kafka":
+                # A broker has one address for all its clients.
+                address = plan.listen_addresses(provider, "kafka")[-1]
+                values["kafka.brokers"] = f"{address}:{port}"
             if need == "object_store":
                 # Its certificate is for the name; every host knows it.
                 address = f"{provider}.internal"
@@ -581,6 +663,8 @@ def host_values(plan: Plan, each: Placed, instance: Instance) -> dict[str, str]:
                     f"postgresql://{values['postgresql.user']}:{secret}@{address}:{port}"
                     f"/{values['postgresql.database']}"
                 )
+            elif need == "redis":
+                values["redis.url"] = f"redis://{values['redis.user']}:{secret}@{address}:{port}/0"
             elif need == "rabbitmq":
                 values["rabbitmq.url"] = (
                     f"amqp://{values['rabbitmq.user']}:{secret}@{address}:{port}"
@@ -654,16 +738,19 @@ def _check_routes(plan: Plan, faults: Faults) -> None:
             ("postgresql", "database"),
             ("postgresql", "user"),
             ("rabbitmq", "user"),
+            ("redis", "user"),
+            ("kafka", "user"),
         ):
             value = each.values.get(f"{need}.{what}")
             if value is None:
                 continue
+            key = {"postgresql": "database", "rabbitmq": "broker"}.get(need, need)
             if not value or len(value) > 63:
-                faults.add(f"{each.key}.database", value, "use a name of 1 to 63 characters")
+                faults.add(f"{each.key}.{key}", value, "use a name of 1 to 63 characters")
             other = owners.setdefault((f"{need}.{what}", value), each.name)
             if other != each.name:
                 faults.add(
-                    f"{each.key}.{'database' if need == 'postgresql' else 'broker'}",
+                    f"{each.key}.{key}",
                     value,
                     f"is the {what} of platform_services.{other} already; each service has its own",
                 )

@@ -11,8 +11,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.berth.platform.plugins.module_utils import quantities
-from ansible_collections.berth.platform.plugins.module_utils.catalog import NEEDABLE
+from ansible_collections.berth.platform.plugins.module_utils import (
+    quantities,
+    wiring_kafka,
+    wiring_redis,
+)
+from ansible_collections.berth.platform.plugins.module_utils.catalog import (
+    NEEDABLE,
+    redis_listener,
+)
 from ansible_collections.berth.platform.plugins.module_utils.faults import Faults
 from ansible_collections.berth.platform.plugins.module_utils.placeholders import fill
 from ansible_collections.berth.platform.plugins.module_utils.plan import (
@@ -39,9 +46,14 @@ _LOCAL_UNITS = {
     "postgresql": "postgresql.service",
     "rabbitmq": "rabbitmq-server.service",
     "object_store": "object-store.service",
+    "kafka": wiring_kafka.UNIT,
 }
 # The roles' own lists, so that one call of apt serves them all.
-COMPONENT_PACKAGES = {"edge": ["logrotate", "nginx"], "rabbitmq": ["rabbitmq-server"]}
+COMPONENT_PACKAGES = {
+    "edge": ["logrotate", "nginx"],
+    "rabbitmq": ["rabbitmq-server"],
+    "redis": ["redis-server"],
+}
 # Whose process may hold a component's port.
 _HOLDERS: dict[str, dict[str, list[str]]] = {
     "http": {"units": ["nginx.service"]},
@@ -53,6 +65,9 @@ _HOLDERS: dict[str, dict[str, list[str]]] = {
     # A socket that systemd opens for a service is held by systemd itself.
     "rabbitmq_epmd": {"processes": ["epmd", "systemd"]},
     "object_store": {"units": ["object-store.service"]},
+    "kafka": {"units": [wiring_kafka.UNIT]},
+    "kafka_controller": {"units": [wiring_kafka.UNIT]},
+    "kafka_jmx_exporter": {"units": [wiring_kafka.UNIT]},
     "ssh": {"processes": ["sshd", "systemd"]},
 }
 
@@ -77,6 +92,8 @@ def wire(plan: Plan, faults: Faults) -> dict[str, dict[str, Any]]:
             "postgresql": _postgresql(plan, host) if "postgresql" in components else {},
             "rabbitmq": _rabbitmq(plan, host) if "rabbitmq" in components else {},
             "object_store": _object_store(plan, host) if "object_store" in components else {},
+            "redis": wiring_redis.variables(plan, host) if "redis" in components else {},
+            "kafka": wiring_kafka.variables(plan, host) if "kafka" in components else {},
             "backup": _backup(plan, host) if "postgresql" in components else {},
             "app": {"scope": plan.catalog.estate, "services": [each["role"] for each in apps]},
             "static_site": {"sites": sites},
@@ -208,7 +225,7 @@ def _service(plan: Plan, each: Placed, faults: Faults) -> list[dict[str, Any]]:
             known_secret(plan),
         )
         local = [
-            _LOCAL_UNITS[need] if need in NEEDABLE else f"{plan.placed[need].unit}.service"
+            _local_unit(each, need) if need in NEEDABLE else f"{plan.placed[need].unit}.service"
             for need in service["needs"]
             if (
                 plan.provider(need, host) == host
@@ -237,6 +254,11 @@ def _service(plan: Plan, each: Placed, faults: Faults) -> list[dict[str, Any]]:
     return result
 
 
+def _local_unit(each: Placed, need: str) -> str:
+    """The unit of a component on the same host."""
+    return wiring_redis.unit(each.redis) if need == "redis" else _LOCAL_UNITS[need]
+
+
 def _instance(plan: Plan, each: Placed, instance: Instance, faults: Faults) -> dict[str, Any]:
     """One instance: its own command, environment and health addresses."""
     values = host_values(plan, each, instance)
@@ -246,9 +268,17 @@ def _instance(plan: Plan, each: Placed, instance: Instance, faults: Faults) -> d
         ("postgresql", "DATABASE_URL"),
         ("rabbitmq", "AMQP_URL"),
         ("object_store", "S3_URL"),
+        ("redis", "REDIS_URL"),
     ):
         if need in service["needs"]:
             needs[variable] = values[f"{need}.url"]
+    if "redis" in service["needs"]:
+        needs["REDIS_PREFIX"] = values["redis.prefix"]
+    if "kafka" in service["needs"]:
+        needs["KAFKA_BROKERS"] = values["kafka.brokers"]
+        needs["KAFKA_USERNAME"] = values["kafka.user"]
+        needs["KAFKA_PASSWORD"] = values["kafka.password"]
+        needs["KAFKA_GROUP"] = values["kafka.group"]
     if "object_store" in service["needs"]:
         needs["S3_BUCKET"] = values["object_store.bucket"]
         needs["AWS_ACCESS_KEY_ID"] = values["object_store.access_key"]
@@ -343,7 +373,7 @@ def _postgresql(plan: Plan, host: str) -> dict[str, Any]:
     )
     return {
         "port": plan.component_ports["postgresql"],
-        "listen_addresses": _addresses(plan, host, "postgresql"),
+        "listen_addresses": plan.listen_addresses(host, "postgresql"),
         "databases": databases,
         "users": users,
         "hba": hba,
@@ -355,13 +385,6 @@ def _postgresql(plan: Plan, host: str) -> dict[str, Any]:
             if each.get("endpoint") == f"{host}.internal"
         ],
     }
-
-
-def _addresses(plan: Plan, host: str, listener: str) -> list[str]:
-    """Loopback, and the host's address where somebody else comes."""
-    if (host, listener) in plan.listens and plan.address(host) != LOOPBACK:
-        return [LOOPBACK, plan.address(host)]
-    return [LOOPBACK]
 
 
 def _rabbitmq(plan: Plan, host: str) -> dict[str, Any]:
@@ -392,11 +415,11 @@ def _rabbitmq(plan: Plan, host: str) -> dict[str, Any]:
             "permissions": [{"vhost": "/", "configure": "^$", "write": "^$", "read": "^$"}],
         }
     )
-    management = _addresses(plan, host, "rabbitmq_management")[-1]
+    management = plan.listen_addresses(host, "rabbitmq_management")[-1]
     return {
         "vhosts": vhosts,
         "users": users,
-        "listeners": [f"{a}:{ports['rabbitmq']}" for a in _addresses(plan, host, "rabbitmq")],
+        "listeners": [f"{a}:{ports['rabbitmq']}" for a in plan.listen_addresses(host, "rabbitmq")],
         "management_listener": {"address": management, "port": ports["rabbitmq_management"]},
         "erlang_cookie": "{secret:rabbitmq-cookie}",
         "distribution_port": ports["rabbitmq_distribution"],
@@ -610,14 +633,17 @@ def _planned_listeners(plan: Plan, host: str) -> list[dict[str, Any]]:
         for each in plan.placed.values()
         for instance in each.on(host)
     }
+    holders = dict(_HOLDERS)
+    for name in plan.catalog.options["redis"]["instances"]:
+        holders[redis_listener(name)] = {"units": [wiring_redis.unit(name)]}
     ledger = plan.allocation.ledger.get(host)
     for port, owner in sorted(ledger.ports.items()) if ledger else ():
         if not owner.startswith((f"{estate}/", "host/")):
             continue
         entry: dict[str, Any] = {"port": port, "protocol": "tcp", "owner": owner}
         listener = owner.removeprefix(f"{estate}/").removeprefix("host/")
-        if listener in _HOLDERS:
-            entry.update(_HOLDERS[listener])
+        if listener in holders:
+            entry.update(holders[listener])
         else:
             entry["units"] = [units.get(owner.rpartition("/")[0], "")]
         result.append(entry)
@@ -744,6 +770,10 @@ def _probes(plan: Plan, host: str, components: list[str]) -> list[dict[str, Any]
                 **store,
             },
         ]
+    if "redis" in components:
+        probes.extend(wiring_redis.probes(plan))
+    if "kafka" in components:
+        probes.extend(wiring_kafka.probes(plan, host))
     if "edge" in components:
         probes.extend(_edge_probes(plan))
     return probes
