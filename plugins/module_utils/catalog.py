@@ -593,9 +593,8 @@ def read_catalog(variables: Mapping[str, Any], faults: Faults) -> Catalog | None
                 MISSING,
                 "is no listener; " + nearest(listener, known),
             )
-    components = {
-        n for ports in (*COMPONENT_PORTS.values(), *PRIVATE_PORTS.values(), more) for n in ports
-    }
+    components = {name for ports in COMPONENT_PORTS.values() for name in ports}
+    components.update(more, *PRIVATE_PORTS.values())
     for listener in top["ports"]["components"]:
         if listener not in components | {"ssh"}:
             faults.add(
