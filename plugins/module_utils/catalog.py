@@ -56,7 +56,7 @@ PRIVATE_PORTS: dict[str, dict[str, int]] = {
 NEEDABLE = ("postgresql", "rabbitmq", "object_store", "redis", "kafka")
 # The instance of Redis that has Redis's own port, and that a service gets unless it names another.
 MAIN_REDIS = "main"
-RUNTIMES = ("systemd", "static")
+RUNTIMES = ("systemd", "pm2", "static")
 LISTENERS = ("ssh", *(name for ports in COMPONENT_PORTS.values() for name in ports))
 
 _name = checked(quantities.slug)
@@ -247,6 +247,22 @@ def _topic_name(value: object) -> str:
     return value
 
 
+_OF_PM2 = Struct(
+    {
+        "cluster": Key(boolean, default=False),
+        "processes": Key(integer(1, 256), default=1),
+        "interpreter": Key(text),
+        "wait_ready": Key(boolean, default=False),
+    },
+    renamed={
+        "instances": "did you mean 'processes'?",
+        "exec_mode": "write cluster: true or false",
+        "script": "it is the service's command",
+        "max_memory_restart": "it is the service's limits.memory",
+        "kill_timeout": "it is the service's stop_seconds",
+        "listen_timeout": "it is the service's health.start_timeout",
+    },
+)
 _OF_REDIS = Struct(
     {
         "instance": Key(_name),
@@ -339,6 +355,7 @@ SERVICE_KEYS: dict[str, Key] = {
     "migrate": Key(text),
     "needs": Key(_texts, default=[]),
     "packages": Key(_texts, default=[]),
+    "pm2": Key(_OF_PM2, default={}),
     "port": Key(_ports),
     "redis": Key(_OF_REDIS, default={}),
     "restart": Key(
@@ -709,8 +726,43 @@ def _check_service(service: Service, key: str, faults: Faults) -> None:
     if service["routes"] and not static and port == ():
         faults.add(f"{key}.port", "none", "a service with routes needs a port")
     command = service["command"] or ""
-    if not static and service["command"] is not None and not command.startswith(("/", "{")):
+    if service["runtime"] == "pm2":
+        _check_pm2(service, key, faults)
+    elif service["pm2"]:
+        faults.add(f"{key}.pm2", MISSING, "has a meaning for runtime pm2 only")
+    elif not static and service["command"] is not None and not command.startswith(("/", "{")):
         faults.add(f"{key}.command", command, "start with the absolute path of the program")
+
+
+def _check_pm2(service: Service, key: str, faults: Faults) -> None:
+    """What PM2 cannot do, and what it does in another way."""
+    command = service["command"] or ""
+    if command.startswith("/"):
+        faults.add(f"{key}.command", command, "write the script's path in the release")
+    if service["instances"] != 1:
+        faults.add(
+            f"{key}.instances",
+            service["instances"],
+            "PM2 runs several processes behind one port: write pm2.cluster and pm2.processes",
+        )
+    if service["pm2"].get("processes", 1) > 1 and service.listens and not service["pm2"]["cluster"]:
+        faults.add(
+            f"{key}.pm2.processes",
+            service["pm2"]["processes"],
+            "processes that share a port need pm2.cluster: true",
+        )
+    if service["pm2"].get("cluster") and service["pm2"]["interpreter"]:
+        faults.add(
+            f"{key}.pm2.interpreter", service["pm2"]["interpreter"], "a cluster is of Node.js"
+        )
+    for name in ("credentials", "writable_paths"):
+        if name in service.given and service[name]:
+            faults.add(f"{key}.{name}", MISSING, "has no meaning for runtime pm2")
+    for name, value in service["limits"].items():
+        if value is not None and name != "memory":
+            faults.add(
+                f"{key}.limits.{name}", value, "PM2 limits memory only, of each process by itself"
+            )
 
 
 def _check_secrets(secrets: Mapping[str, Any], faults: Faults) -> None:

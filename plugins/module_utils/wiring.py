@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.berth.platform.plugins.module_utils import (
     quantities,
     wiring_kafka,
+    wiring_pm2,
     wiring_redis,
 )
 from ansible_collections.berth.platform.plugins.module_utils.catalog import (
@@ -96,18 +97,42 @@ def wire(plan: Plan, faults: Faults) -> dict[str, dict[str, Any]]:
             "kafka": wiring_kafka.variables(plan, host) if "kafka" in components else {},
             "backup": _backup(plan, host) if "postgresql" in components else {},
             "app": {"scope": plan.catalog.estate, "services": [each["role"] for each in apps]},
+            "pm2": _pm2(plan, apps),
             "static_site": {"sites": sites},
             "nginx": _nginx(plan, faults) if "edge" in components else {},
             "listeners": {"planned": _planned_listeners(plan, host)},
             "database_units": [
-                f"{instance.unit}.service"
+                unit
                 for each in plan.placed.values()
                 if "postgresql" in each.service["needs"]
-                for instance in each.on(host)
+                for unit in _units(each, host)
             ],
             "health": {"probes": _probes(plan, host, components)},
         }
     return result
+
+
+def _units(each: Placed, host: str) -> list[str]:
+    """The units that run a service's instances on a host."""
+    if each.service["runtime"] == "pm2":
+        return [wiring_pm2.unit(each.user)]
+    return [f"{instance.unit}.service" for instance in each.on(host)]
+
+
+def _pm2(plan: Plan, apps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The applications of PM2 on a host, and their users."""
+    found = [
+        (plan.placed[each["role"]["name"]], each["role"])
+        for each in apps
+        if each["role"].get("runtime") == "pm2"
+    ]
+    if not found:
+        return {}
+    applications = [(each, wiring_pm2.application(each, role)) for each, role in found]
+    return {
+        "apps": [application for _each, application in applications],
+        "users": wiring_pm2.users(applications),
+    }
 
 
 def _hosts_entries(plan: Plan) -> list[dict[str, Any]]:
@@ -127,6 +152,8 @@ def _packages(components: list[str], apps: list[dict[str, Any]]) -> list[str]:
         names.update(app.get("packages", ()))
         if "git" in app.get("artifact", {}):
             names.add("git")
+        if app.get("runtime") == "pm2":
+            names.update(wiring_pm2.PACKAGES)
         if "log" in app:
             names.add("logrotate")
     return sorted(names)
@@ -194,6 +221,8 @@ def _service(plan: Plan, each: Placed, faults: Faults) -> list[dict[str, Any]]:
         values = host_values(plan, each, instances[0])
         role: dict[str, Any] = {
             "name": each.name,
+            # The role's default is systemd.
+            **({"runtime": "pm2"} if each.service["runtime"] == "pm2" else {}),
             "unit": each.unit,
             "user": each.user,
             "group": each.group,
@@ -225,7 +254,7 @@ def _service(plan: Plan, each: Placed, faults: Faults) -> list[dict[str, Any]]:
             known_secret(plan),
         )
         local = [
-            _local_unit(each, need) if need in NEEDABLE else f"{plan.placed[need].unit}.service"
+            _local_unit(each, need) if need in NEEDABLE else _units(plan.placed[need], host)[0]
             for need in service["needs"]
             if (
                 plan.provider(need, host) == host
@@ -629,9 +658,9 @@ def _planned_listeners(plan: Plan, host: str) -> list[dict[str, Any]]:
     result = []
     estate = plan.catalog.estate
     units = {
-        f"{estate}/{instance.service}/{instance.number}": f"{instance.unit}.service"
+        f"{estate}/{instance.service}/{instance.number}": unit
         for each in plan.placed.values()
-        for instance in each.on(host)
+        for instance, unit in zip(each.on(host), _units(each, host), strict=False)
     }
     holders = dict(_HOLDERS)
     for name in plan.catalog.options["redis"]["instances"]:
@@ -656,14 +685,15 @@ def _probes(plan: Plan, host: str, components: list[str]) -> list[dict[str, Any]
     probes: list[dict[str, Any]] = []
     for each in plan.placed.values():
         timeout = quantities.seconds(each.service["health"].get("timeout") or "5s")
-        for instance in each.on(host):
-            probes.append(
-                {
-                    "name": f"{instance.unit} unit",
-                    "type": "systemd",
-                    "unit": f"{instance.unit}.service",
-                }
-            )
+        for instance, unit in zip(each.on(host), _units(each, host), strict=False):
+            probe = {
+                "name": f"{unit.removesuffix('.service')} unit",
+                "type": "systemd",
+                "unit": unit,
+            }
+            # A daemon of PM2 runs several services.
+            if probe not in probes:
+                probes.append(probe)
             path = each.service["health"].get("ready") or each.service["health"].get("live")
             if instance.port is None:
                 continue

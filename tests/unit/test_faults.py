@@ -36,7 +36,7 @@ FAULTY: list[tuple[dict[str, Any], str]] = [
     ({f"{API}.env": ["A=1"]}, f"{API}.env is ['A=1']: write a mapping"),
     ({f"{API}.env": {"A": {}}}, f"{API}.env.A is {{}}: write a string, a number or a boolean"),
     ({f"{API}.env": {"A-B": 1}}, f"{API}.env.A-B: is not a safe name: write a name of letters"),
-    ({f"{API}.runtime": "docker"}, f"{API}.runtime is 'docker': known are static, systemd"),
+    ({f"{API}.runtime": "docker"}, f"{API}.runtime is 'docker': known are pm2, static, systemd"),
     ({f"{API}.restart": True}, f"{API}.restart is True: known are"),
     ({f"{API}.hosts": 5}, f"{API}.hosts is 5: write a group, a host, or a list of them"),
     ({"platform_name": ["a"]}, "platform_name is ['a']: is a single value, not a list"),
