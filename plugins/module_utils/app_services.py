@@ -230,7 +230,13 @@ class _Service:
         if faults:
             raise UnitError(faults)
         self.lead = self.instances[0]
-        self.log_paths = {instance.unit: self._log_paths(instance) for instance in self.instances}
+        # PM2 runs it, and keeps its logs; what is left to do here is its release.
+        self.own_units = given.get("runtime") != "pm2"
+        self.log_paths = (
+            {instance.unit: self._log_paths(instance) for instance in self.instances}
+            if self.own_units
+            else {}
+        )
 
     def _instances(self) -> list[Instance]:
         own = self.given
@@ -278,7 +284,11 @@ class _Service:
         result.groups.append(self.group)
         result.users.append({"name": self.user, "group": self.group, "home": self.home})
         result.files += self._directories(paths)
-        for instance in self.instances:
+        for instance in self.instances if not self.own_units else ():
+            # Its environment is for migrations, and says whose it is when it is gone.
+            result.files.append(self._environment_file(instance))
+            result.watched.append({"name": f"{instance.unit}.service", "paths": []})
+        for instance in self.instances if self.own_units else ():
             result.files += self._instance_files(instance)
             result.exclusive.append(
                 {"path": f"{CREDENTIALS_DIRECTORY}/{instance.unit}", "pattern": "*"}
@@ -318,7 +328,7 @@ class _Service:
             new.append(entry)
         return new
 
-    def _instance_files(self, instance: Instance) -> list[dict[str, Any]]:
+    def _environment_file(self, instance: Instance) -> dict[str, Any]:
         environment = {
             key: self.expand(value, instance) if isinstance(value, str) else value
             for key, value in instance.environment.items()
@@ -327,17 +337,18 @@ class _Service:
             f"Environment of {instance.unit}.service, written by Berth.",
             f"scope: {self.scope}",
         ]
+        return {
+            "path": environment_path(instance.unit),
+            "content": environment_file(environment, header),
+            "mode": "0600",
+            "secret": True,
+            "label": instance.unit,
+        }
+
+    def _instance_files(self, instance: Instance) -> list[dict[str, Any]]:
         # The environment file comes first: it is by it that a unit is known to be ours, also
         # when the run ends before the unit is written.
-        entries = [
-            {
-                "path": environment_path(instance.unit),
-                "content": environment_file(environment, header),
-                "mode": "0600",
-                "secret": True,
-                "label": instance.unit,
-            }
-        ]
+        entries = [self._environment_file(instance)]
         entries += [
             {
                 "path": path,

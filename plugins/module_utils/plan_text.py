@@ -68,5 +68,7 @@ def target(probe: Mapping[str, Any]) -> str:
     """What a probe asks, in one word."""
     if probe["type"] == "systemd":
         return str(probe["unit"])
+    if probe["type"] == "command":
+        return " ".join(str(word) for word in probe["argv"])
     where = f"{probe.get('host', probe.get('address'))}:{probe.get('port')}"
     return where + str(probe.get("path", ""))

@@ -637,7 +637,13 @@ def _location(each: Placed, route: dict[str, Any]) -> dict[str, Any]:
     if route["match"] != "prefix":
         location["match"] = route["match"]
     if each.service["runtime"] == "static":
-        location.update(root=f"{each.home}/build", spa=each.service["spa"])
+        location["spa"] = each.service["spa"]
+        build = f"{each.home}/build"
+        if route["path"] == "/":
+            location["root"] = build
+        else:
+            # The files are found without the path that they are under.
+            location["alias"] = f"{build}/" if route["path"].endswith("/") else build
     else:
         location.update(upstream=each.unit, websocket=route["websocket"])
     if route["rate_limit"]:

@@ -356,3 +356,29 @@ class TestOrders:
         paths = [entry["path"] for entry in retired_files(["x"])]
         assert paths[-1] == "/etc/berth/services/x.env"
         assert "/etc/systemd/system/x.service" in paths
+
+
+class TestPm2:
+    """What PM2 runs has a release, a migration and an environment here, and no unit."""
+
+    SERVICE = service(
+        runtime="pm2", migrate="/usr/bin/npm run migrate", log={"stdout": "/var/log/x/x.log"}
+    )
+
+    def test_no_unit_no_log_no_probe(self) -> None:
+        found = resources([self.SERVICE])
+        assert found["units"] == []
+        assert found["probes"] == found["logs"] == {}
+        assert [each["path"] for each in found["files"] if "logrotate" in each["path"]] == []
+        assert "logrotate" not in found["packages"]
+        paths = [each["path"] for each in found["files"]]
+        unit = self.SERVICE.get("unit", self.SERVICE["name"])
+        assert f"/etc/systemd/system/{unit}.service" not in paths
+        assert f"/etc/systemd/system/{unit}-migrate@.service" in paths
+
+    def test_it_is_not_taken_for_one_that_is_gone(self) -> None:
+        found = resources([self.SERVICE])
+        unit = self.SERVICE.get("unit", self.SERVICE["name"])
+        assert found["watched"] == [{"name": f"{unit}.service", "paths": []}]
+        assert f"/etc/berth/services/{unit}.env" in [each["path"] for each in found["files"]]
+        assert [each["name"] for each in found["releases"]] == [self.SERVICE["name"]]

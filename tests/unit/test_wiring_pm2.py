@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.berth.platform.plugins.filter.pm2_placed import pm2_placed
 from ansible_collections.berth.platform.plugins.module_utils.faults import Faults
 from ansible_collections.berth.platform.plugins.module_utils.plan_result import result_of
 from catalogs import changed, inventory, plan_of
@@ -119,3 +121,12 @@ def test_faults(changes: dict[str, Any], words: str) -> None:
     found, faults = plan_of(changed({**PM2, **changes}), inventory())
     assert found is None
     assert any(line.startswith(words) for line in faults), faults
+
+
+def test_an_application_is_where_its_release_is() -> None:
+    apps = [{"service": "api", "name": "a", "cwd": "/srv/api/current"}]
+    assert pm2_placed(apps, {"api": "/srv/api/releases/2", "mail": "/m"}) == [
+        {"name": "a", "cwd": "/srv/api/releases/2"}
+    ]
+    with pytest.raises(AnsibleFilterError, match="no release is known of api"):
+        pm2_placed(apps, {})
