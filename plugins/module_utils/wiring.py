@@ -305,7 +305,7 @@ def _instance(plan: Plan, each: Placed, instance: Instance, faults: Faults) -> d
         needs["REDIS_PREFIX"] = values["redis.prefix"]
     if "kafka" in service["needs"]:
         needs["KAFKA_BROKERS"] = values["kafka.brokers"]
-        needs["KAFKA_USERNAME"] = values["kafka.user"]
+        needs["KAFKA_USER"] = values["kafka.user"]
         needs["KAFKA_PASSWORD"] = values["kafka.password"]
         needs["KAFKA_GROUP"] = values["kafka.group"]
     if "object_store" in service["needs"]:
