@@ -190,7 +190,8 @@ class Link(asyncio.Protocol):
         if self.open:
             self.transport.write(request)
         else:
-            self.waiting.set_exception(Unheard("closed before the answer"))
+            kind = Unheard if self.asked > 1 else Lost
+            self.waiting.set_exception(kind("closed before the answer"))
         return self.waiting
 
     def close(self) -> None:
@@ -532,7 +533,7 @@ class Client:
                     status, body = await self.ask_fresh(request)
             if status != self.options.expect:
                 raise Lost(f"status {status}")
-        except (Lost, OSError) as error:
+        except Exception as error:  # one of this program's own is a loss, too
             self.lose(phase, times, "kept" if kept else "fresh", what, error)
             return
         times.ok += 1
@@ -603,7 +604,7 @@ class Client:
         pending: list[bytes] = []
         left: float | None = None
         drained = False
-        while not self.stopping.is_set():
+        while True:
             link: Link | None = None
             phase = self.phase
             try:
@@ -621,7 +622,7 @@ class Client:
                 finally:
                     left = self.loop.time()
                     self.open_websockets -= 1
-            except (Lost, Closed, OSError) as error:
+            except Exception as error:
                 phase = self.phase
                 if isinstance(error, Closed) and error.code == GOING_AWAY and not drained:
                     # Counted once it is back.
@@ -664,7 +665,7 @@ class Client:
     async def talk(self, link: Link, number: int, pending: list[bytes]) -> None:
         """Messages and their echoes, until it is closed. *pending* has what waits for its echo."""
         interval = self.options.websocket_interval
-        while not self.stopping.is_set():
+        while True:
             if not pending:
                 pending.append(f"{number}.{os.urandom(6).hex()}".encode())
             began = self.loop.time()
