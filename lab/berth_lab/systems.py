@@ -10,11 +10,12 @@ import hashlib
 import json
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from . import artifacts, hosts, images
+from . import artifacts, hosts, images, kafka
 from .inventory import render_yaml
 from .machine import LAB, LabError, run, work_dir, write_if_changed
 
@@ -63,13 +64,31 @@ def parse(name: str) -> System:
     return system
 
 
-def host_names(system: System) -> list[str]:
-    """The hosts of its inventory."""
+def listing(system: System) -> dict[str, Any]:
+    """Its inventory, as Ansible reads it."""
     program = Path(sys.executable).with_name("ansible-inventory")
     command: list[str | Path] = [program if program.exists() else "ansible-inventory"]
     listed = run([*command, "-i", system.inventory / "hosts.yml", "--list"], timeout=60).stdout
-    names = json.loads(listed)["_meta"]["hostvars"] or {}
-    return [str(name) for name in names]
+    found: dict[str, Any] = json.loads(listed)
+    return found
+
+
+def served(project: hosts.Project, groups: Collection[str]) -> dict[str, str]:
+    """What these groups download from the outside world, from the lab's own depot."""
+    programs: dict[str, Path] = {}
+    if "object_store" in groups:
+        programs["object_store"] = artifacts.ensure("versitygw")
+    if "kafka" in groups:
+        programs["kafka"] = kafka.ensure()
+    if not programs:
+        return {}
+    depot = hosts.depot(project, work_dir() / "artifacts").rstrip("/")
+    found = {}
+    for role, program in programs.items():
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        found[f"{role}_url"] = f"{depot}/{program.name}"
+        found[f"{role}_checksum"] = f"sha256:{digest}"
+    return found
 
 
 def up(
@@ -82,7 +101,8 @@ def up(
 ) -> Path:
     """Bring up the system's hosts and *extra* ones beside them; the overlay's folder."""
     name = project_name or system.project
-    names = host_names(system)
+    inventory = listing(system)
+    names = list(inventory["_meta"]["hostvars"] or {})
     wanted = {host: images.Image.parse(image, baked=baked) for host in [*names, *extra]}
     hosts.up(name, wanted, None, {})
     project = hosts.existing(name)
@@ -92,13 +112,12 @@ def up(
     write_if_changed(overlay / "hosts.yml", render_yaml(access, reached))
     hosts.write_inventory(project, project.directory)
 
-    program = artifacts.ensure("versitygw")
-    depot = hosts.depot(project, work_dir() / "artifacts")
     variables = {
         "lab_apps": str(LAB / "apps"),
-        "object_store_url": f"{depot.rstrip('/')}/{program.name}",
-        "object_store_checksum": f"sha256:{hashlib.sha256(program.read_bytes()).hexdigest()}",
+        # Where HTTPS is intercepted, the lab's hosts trust whom this machine trusts.
+        "nodejs_ca_file": "/etc/ssl/certs/ca-certificates.crt",
         "platform_secrets_file": str(project.directory / "secrets.vault.yml"),
+        **served(project, inventory),
     }
     group = overlay / "group_vars" / "all"
     write_if_changed(group / "stand-ins.yml", system.stand_ins.read_text(encoding="utf-8"))
