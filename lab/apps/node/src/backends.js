@@ -50,6 +50,23 @@ class Database {
     return { row: id, times };
   }
 
+  async add(name) {
+    const { rows } = await this.pool.query(
+      `INSERT INTO ${this.table} (id, times, made) VALUES ($1, 1, now()) RETURNING made`,
+      [`item.${name}`],
+    );
+    return { name, made: rows[0].made };
+  }
+
+  // The latest first.
+  async items() {
+    const { rows } = await this.pool.query(
+      `SELECT substr(id, 6) AS name, made FROM ${this.table} WHERE id LIKE 'item.%'
+       ORDER BY made DESC LIMIT 1000`,
+    );
+    return rows;
+  }
+
   async close() {
     await this.pool.end();
   }

@@ -54,6 +54,27 @@ async function slow(response, query) {
   reply(response, 200, { ...self, slept: seconds });
 }
 
+async function body(request) {
+  let text = '';
+  for await (const piece of request) {
+    text += piece;
+    if (text.length > 64 * 1024) throw new Error('the body is too long');
+  }
+  return text;
+}
+
+async function items(response, query, request) {
+  const database = backends.all.postgresql;
+  if (!database) {
+    reply(response, 404, { error: 'this service has no database' });
+  } else if (request.method === 'POST') {
+    const { name } = JSON.parse((await body(request)) || '{}');
+    reply(response, 201, await database.add(String(name || crypto.randomUUID())));
+  } else {
+    reply(response, 200, { items: await database.items() });
+  }
+}
+
 const alive = (response) => reply(response, 200, { status: 'ok' });
 const PAGES = {
   '/': index,
@@ -62,6 +83,7 @@ const PAGES = {
   '/health/ready': ready,
   '/version': (response) => reply(response, 200, self),
   '/work': work,
+  '/items': items,
   '/slow': slow,
   '/ws': (response) => reply(response, 426, { error: 'a WebSocket is expected here' }),
 };
@@ -95,9 +117,10 @@ server.on('request', async (request, response) => {
     forward(request, response, target, reply);
     return;
   }
-  request.resume();
+  // What nobody reads has to be taken all the same.
+  if (page !== '/items') request.resume();
   try {
-    if (page) await PAGES[page](response, query);
+    if (page) await PAGES[page](response, query, request);
     else reply(response, 404, { error: 'there is no such page' });
   } catch (error) {
     log('error', 'request failed', { path: page, error: short(error) });
