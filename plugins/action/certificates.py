@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.berth.platform.plugins.module_utils import acme
 from ansible_collections.berth.platform.plugins.module_utils import certificates as core
 
 TRUST_DIRECTORY = "/usr/local/share/ca-certificates"
@@ -19,7 +20,7 @@ _CERTIFICATE = {
     "name": {"type": "str", "required": True},
     "domains": {"type": "list", "elements": "str", "default": []},
     "addresses": {"type": "list", "elements": "str", "default": []},
-    "provider": {"type": "str", "choices": ["platform", "files"], "default": "platform"},
+    "provider": {"type": "str", "choices": ["platform", "files", "acme"], "default": "platform"},
     "certificate_file": {"type": "str"},
     "key_file": {"type": "str", "no_log": False},
     "ca_file": {"type": "str"},
@@ -49,6 +50,7 @@ _OPTIONS = {
     },
     "group": {"type": "str", "default": "root"},
     "pending": {"type": "str"},
+    "acme_renew_share": {"type": "float", "default": 0.33},
 }
 
 
@@ -80,6 +82,10 @@ class ActionModule(ActionBase):
         wanted = [_wanted(entry) for entry in args["certificates"]]
         core.validate_all(wanted)
         entries = {each.name: e for each, e in zip(wanted, args["certificates"], strict=True)}
+        public = [each for each in wanted if entries[each.name]["provider"] == "acme"]
+        faults = [fault for each in public for fault in acme.faults_of(each)]
+        if faults:
+            raise core.CertificateError("; ".join(faults))
         authority = self._authority(args, entries)
         given = {
             each.name: self._given(each, entries[each.name], now)
@@ -88,19 +94,26 @@ class ActionModule(ActionBase):
         }
         warnings = [warning for material in given.values() for warning in material.warnings]
         if authority is not None:
-            longest = max((each.days for each in wanted), default=0)
+            longest = max((each.days for each in wanted if each not in public), default=0)
             warnings += filter(None, [core.authority_warning(authority, now, longest)])
 
         state = self._state(args, entries, authority, variables)
         if "certificates" not in state:
             return state
-        result: dict[str, Any] = {"changed_names": [], "reasons": {}, "expires": {}}
+        result: dict[str, Any] = {"changed_names": [], "reasons": {}, "expires": {}, "orders": {}}
         diff = []
         shipment: list[dict[str, Any]] = []
         for each in wanted:
             found = _found(state["certificates"][each.name])
             material: core.Material | None = given.get(each.name)
-            if material is not None:
+            if each in public:
+                # What is valid goes on serving until the host's own order has succeeded.
+                order = acme.due(each, found, args["acme_renew_share"], now)
+                if order:
+                    result["orders"][each.name] = order
+                reason = order if acme.needs_placeholder(found) else ""
+                material = acme.placeholder(each, now) if reason else None
+            elif material is not None:
                 reason = core.given_differs(each, found, material)
             elif authority is None:
                 raise AssertionError("_authority() refuses that")

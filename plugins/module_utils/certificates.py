@@ -238,7 +238,7 @@ def due(wanted: Wanted, found: Found, authority: Authority, now: datetime) -> st
         return "it was issued by another authority"
     if found.ca != authority.pem or found.fullchain != _pem([leaf]) + _intermediates(authority):
         return "the authority's certificate changed"
-    reason = _names_differ(wanted, leaf) or _key_differs(wanted, leaf)
+    reason = differs(wanted, leaf)
     if reason:
         return reason
     expires = leaf.not_valid_after_utc
@@ -248,6 +248,11 @@ def due(wanted: Wanted, found: Found, authority: Authority, now: datetime) -> st
     ):
         return f"it expires on {_day(expires)}"
     return ""
+
+
+def differs(wanted: Wanted, leaf: x509.Certificate) -> str:
+    """How a certificate's names or kind of key are others than they should be."""
+    return _names_differ(wanted, leaf) or _key_differs(wanted, leaf)
 
 
 def given_differs(wanted: Wanted, found: Found, given: Material) -> str:

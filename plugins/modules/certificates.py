@@ -60,8 +60,10 @@ options:
           - V(platform) issues from O(ca).
           - V(files) takes O(certificates[].certificate_file) and O(certificates[].key_file), and
             fails unless they belong together, cover all names and are valid now.
+          - V(acme) is for a certificate that the host orders by itself. Where there is none yet, a
+            placeholder that nobody trusts lets services start. RV(orders) has those that are due.
         type: str
-        choices: [platform, files]
+        choices: [platform, files, acme]
         default: platform
       certificate_file:
         description: File on the controller with the certificate, followed by what signed it (PEM).
@@ -111,6 +113,12 @@ options:
         the certificates gives the same name to its own M(berth.platform.files), finds the marker,
         and reloads its service.
     type: str
+  acme_renew_share:
+    description:
+      - Certificates of O(certificates[].provider=acme) are due when a smaller share than this of
+        their lifetime is left, however long that is.
+    type: float
+    default: 0.33
 extends_documentation_fragment:
   - berth.platform.attributes
 attributes:
@@ -164,6 +172,11 @@ expires:
   returned: success
   type: dict
   sample: {shop.example.com: "2025-05-30T09:00:00+00:00"}
+orders:
+  description: Certificates of O(certificates[].provider=acme) that the host has to see to, and why.
+  returned: success
+  type: dict
+  sample: {shop.example.com: only a placeholder is there}
 trust_changed:
   description: Whether the host's trust store was built anew.
   returned: success
