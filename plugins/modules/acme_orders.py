@@ -99,8 +99,12 @@ def complaint(done: dict[str, Any]) -> str:
         until = done["expires"].get(name)
         words.append(f"{name}: the order failed:")
         words += [f"  {reason}" for reason in reasons]
-        words.append(f"  What was there goes on serving, until {until}." if until else "")
-    return "\n".join(filter(None, [*words, *done["faults"]]))
+        words.append(
+            f"  What was there goes on serving, until {until}."
+            if until
+            else "  Nothing that visitors trust is there yet."
+        )
+    return "\n".join([*words, *done["faults"]])
 
 
 def main() -> None:

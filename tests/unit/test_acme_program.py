@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.berth.platform.plugins.module_utils import acme
 from ansible_collections.berth.platform.plugins.module_utils import certificates as core
 
 SOURCE = Path(__file__).parents[2] / "roles/tls/files/berth_acme.py"
@@ -206,6 +207,13 @@ class TestRefusal:
         assert outcome.ordered == {"api": "it was never ordered"}
         assert (host.placed("fullchain.pem"), host.placed("privkey.pem")) == before
         assert "shop" in outcome.expires
+
+    def test_a_placeholder_does_not_count_as_a_certificate(self, host: Host) -> None:
+        made = acme.placeholder(core.Wanted("shop", ("shop.test",)), core.utcnow())
+        (host.root / "tls/shop").mkdir(parents=True)
+        (host.root / "tls/shop/fullchain.pem").write_text(made.fullchain)
+        host.answers["shop"] = (1, UNEXPECTED)
+        assert host.renew().expires == {}
 
     def test_nothing_is_reloaded_when_nothing_came(self, host: Host) -> None:
         host.answers["shop"] = (1, UNEXPECTED)

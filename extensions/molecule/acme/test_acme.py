@@ -229,6 +229,7 @@ class TestConverge:
         wanted = [
             {"name": "shop", "provider": "acme", "domains": ["{{ shop }}", "absent.{{ shop }}"]},
             {"name": "api", "provider": "acme", "domains": ["api.{{ shop }}"]},
+            {"name": "new", "provider": "acme", "domains": ["new.{{ shop }}"]},
         ]
         done = converge(tls_certificates=wanted)
         assert done.returncode != 0
@@ -236,6 +237,7 @@ class TestConverge:
             assert f"absent.{visitor.name}: " in done.stdout
         assert "shop: the order failed:" in done.stdout
         assert "What was there goes on serving, until" in done.stdout
+        assert "Nothing that visitors trust is there yet" in done.stdout
         assert [visitor.serial() for visitor in visitors] == before
         # The other one came all the same, through a site that is closed to everybody else.
         for host in (hosts["trixie"], hosts["bookworm"]):

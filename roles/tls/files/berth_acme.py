@@ -52,6 +52,8 @@ KEY_TYPES = {
     "rsa2048": ("--key-type", "rsa", "--rsa-key-size", "2048"),
     "rsa4096": ("--key-type", "rsa", "--rsa-key-size", "4096"),
 }
+# Who signed what holds a certificate's place until the first order.
+PLACEHOLDER = "CN=Berth placeholder"
 # Certbot names each file after what is in it; ours are what nginx and the others are told.
 PARTS = {"privkey.pem": "privkey.pem", "fullchain.pem": "fullchain.pem", "ca.pem": "chain.pem"}
 
@@ -128,6 +130,7 @@ class Certificate:
     """What is judged of a certificate."""
 
     names: frozenset[str]
+    issuer: str
     key_type: str
     begins: datetime
     ends: datetime
@@ -157,7 +160,8 @@ def read_certificate(pem: str) -> Certificate:
         getattr(leaf, f"{what}_utc", None) or getattr(leaf, what).replace(tzinfo=timezone.utc)
         for what in ("not_valid_before", "not_valid_after")
     )
-    return Certificate(frozenset(name.lower() for name in names), kind, begins, ends)
+    issuer = leaf.issuer.rfc4514_string()
+    return Certificate(frozenset(name.lower() for name in names), issuer, kind, begins, ends)
 
 
 def read(path: Path) -> str:
@@ -470,7 +474,8 @@ def _put_in_place(wanted: Wanted, configuration: Configuration, outcome: Outcome
         outcome.placed.append(wanted.name)
     with contextlib.suppress(ValueError):
         found = read_certificate(read(directory / "fullchain.pem"))
-        outcome.expires[wanted.name] = found.ends.isoformat()
+        if found.issuer != PLACEHOLDER:
+            outcome.expires[wanted.name] = found.ends.isoformat()
 
 
 def served(address: str, name: str) -> str:
