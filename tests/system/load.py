@@ -19,7 +19,8 @@ end is lost.
 
 `unsent` in the summary are requests that were due while --most others had no answer yet: not lost,
 but the load was not what was asked for. `lag` is how late requests left: where it is small, the
-server and not this program was measured.
+server and not this program was measured. With TLS a request costs 0.6 to 0.9 ms of one
+processor: 200 a second take a fifth of it, and 600 were reached on a busy machine with two.
 """
 
 from __future__ import annotations
