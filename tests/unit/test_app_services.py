@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.berth.platform.plugins.module_utils.app_services import (
+    chosen,
+    known_by,
     resources,
     retired_files,
+    rollback_versions,
     unit_orders,
 )
 from ansible_collections.berth.platform.plugins.module_utils.systemd_unit import UnitError
@@ -382,3 +385,202 @@ class TestPm2:
         assert found["watched"] == [{"name": f"{unit}.service", "paths": []}]
         assert f"/etc/berth/services/{unit}.env" in [each["path"] for each in found["files"]]
         assert [each["name"] for each in found["releases"]] == [self.SERVICE["name"]]
+
+
+class TestSwitch:
+    """Two slots behind each port, of which the deploy brings the one that is idle."""
+
+    GIVEN = service(
+        deploy="switch",
+        command="./run --listen {bind}:{port} --link {current} --unit {unit}",
+        environment={"PORT": "{port}", "URL": "http://shop:{service_port}/"},
+        secret_environment={"JWT": "canary1"},
+        credentials={"key": "canary2"},
+        health={"ready": "/ready", "startup": "http://{bind}:{port}/up"},
+        stable_seconds=3,
+        log=LOG,
+        instances=[{"name": "1", "unit": "dhanman-sales-prod", "port": 5006, "standby_port": 5056}],
+    )
+
+    def slots(self, **more: Any) -> dict[str, Any]:
+        (deploy,) = resources([self.GIVEN | more])["deploys"]
+        (instance,) = deploy["instances"]
+        return instance["slots"]
+
+    def test_slots(self) -> None:
+        found = self.slots()
+        home = "/var/www/prod/dhanman-sales"
+        for name, unit, port in (
+            ("a", "dhanman-sales-prod", 5006),
+            ("b", "dhanman-sales-prod-b", 5056),
+        ):
+            slot = found[name]
+            link = f"{home}/slots/{unit}"
+            assert (slot["unit"], slot["port"], slot["link"]) == (unit, port, link)
+            texts = {file["path"]: file["content"] for file in slot["files"]}
+            text = texts[f"/etc/systemd/system/{unit}.service"]
+            assert (
+                f"ExecStart={link}/run --listen 127.0.0.1:{port} --link {link} "
+                "--unit dhanman-sales-prod\n" in text
+            )
+            assert f"WorkingDirectory={link}\n" in text
+            assert f"ConditionPathExists={link}\n" in text
+            assert f"EnvironmentFile=/etc/berth/services/{unit}.env\n" in text
+            assert "SyslogIdentifier=dhanman-sales-prod\n" in text
+            assert f'PORT="{port}"' in texts[f"/etc/berth/services/{unit}.env"]
+            assert 'URL="http://shop:5006/"' in texts[f"/etc/berth/services/{unit}.env"]
+            assert texts[f"/etc/berth/credentials/{unit}/key"] == "canary2"
+            modes = {file["mode"] for file in slot["files"] if "canary" in file["content"]}
+            assert modes == {"0600"}
+            probes = [(probe["path"], probe["port"]) for probe in slot["probes"]]
+            assert probes == [("/up", port), ("/ready", port)]
+
+    def test_the_rest_is_left_to_the_deploy(self) -> None:
+        found = resources([self.GIVEN])
+        assert found["units"] == []
+        assert found["probes"] == found["logs"] == {}
+        assert [each["path"] for each in found["files"]] == ["/var/log/shop", ROTATION]
+        assert found["releases"][0]["activate"] is False
+        assert found["switched"] == ["sales"]
+        assert "nftables" in found["packages"]
+        assert [each["name"] for each in found["watched"]] == [
+            "dhanman-sales-prod.service",
+            "dhanman-sales-prod-b.service",
+        ]
+        (deploy,) = found["deploys"]
+        assert (deploy["stable"], deploy["instances"][0]["port"]) == (3, 5006)
+        assert "marker" not in deploy
+
+    def test_what_tells_whether_it_is_due_holds_no_secret(self) -> None:
+        found = resources([self.GIVEN])
+        assert "canary" not in str(found["slots"])
+        assert found["slot_digests"].keys() == {"dhanman-sales-prod", "dhanman-sales-prod-b"}
+        other = resources([self.GIVEN | {"secret_environment": {"JWT": "canary3"}}])
+        assert found["slots"] == other["slots"]
+        assert found["slot_digests"] != other["slot_digests"]
+
+    def test_a_migration_has_an_environment_of_its_own(self) -> None:
+        """The slots' own are those of what runs, and are not changed before it has ended."""
+        given = self.GIVEN | {"migrate": "./migrate --unit {unit}"}
+        entries = files(given)
+        own = "/etc/berth/services/dhanman-sales-prod-migrate.env"
+        assert "canary1" in entries[own]["content"]
+        assert f"EnvironmentFile={own}\n" in entries[MIGRATION]["content"]
+        assert "--unit dhanman-sales-prod\n" in entries[MIGRATION]["content"]
+        assert "/etc/berth/credentials/dhanman-sales-prod-migrate/key" in entries
+        assert UNIT not in entries
+        found = resources([given])
+        assert found["deploys"][0]["marker"].endswith("/dhanman-sales-prod/{version}")
+        assert "dhanman-sales-prod-migrate.service" in [each["name"] for each in found["watched"]]
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"instances": [{"port": 5006}]}, "has no port and standby_port"),
+            ({"instances": [{"port": 1, "standby_port": 1}]}, "1 is also the port"),
+            (
+                {"instances": [{"port": 1, "standby_port": 2, "bind": "::1"}]},
+                "'::1': an IPv4 address is expected",
+            ),
+            ({"runtime": "pm2"}, "PM2"),
+            (
+                {"command": "./run --listen :5006", "environment": {"PORT": "5006"}},
+                "is not told to listen on 5056: write {port}",
+            ),
+            ({"deploy": "swap"}, "one of restart, switch is expected"),
+        ],
+    )
+    def test_faults(self, change: dict[str, Any], words: str) -> None:
+        assert any(words in fault for fault in faults(self.GIVEN | change))
+
+    def test_a_unit_that_is_named_like_a_slot(self) -> None:
+        other = service(name="other", unit="dhanman-sales-prod-b", instances=[{"port": 1}])
+        assert faults(self.GIVEN, other) == [
+            "other: unit dhanman-sales-prod-b is already that of sales"
+        ]
+
+    def test_without_it_a_standby_port_changes_nothing(self) -> None:
+        restarted = {key: value for key, value in self.GIVEN.items() if key != "deploy"}
+        found = resources([restarted])
+        assert found["deploys"] == found["slots"] == found["switched"] == []
+        assert [each["unit"] for each in found["units"]] == ["dhanman-sales-prod"]
+
+
+class TestChosen:
+    """What a deploy is about."""
+
+    HOSTS: dict[str, Any] = {
+        "app1": {
+            "app": {
+                "services": [
+                    {"name": "git", "artifact": {"git": "https://example.com/x", "version": "v1"}},
+                    {
+                        "name": "url",
+                        "artifact": {"url": "https://example.com/x-1.tar", "checksum": "c"},
+                    },
+                    {"name": "path", "artifact": {"path": "build"}},
+                ]
+            }
+        },
+        "db1": {"app": {"services": []}},
+    }
+
+    def chosen(self, services: str, version: str = "", **more: Any) -> list[dict[str, Any]]:
+        return chosen(self.HOSTS, "app1", services, version, **{"versions": {}, **more})
+
+    def test_all(self) -> None:
+        assert [each["name"] for each in self.chosen("all")] == ["git", "url", "path"]
+        assert self.chosen("all") == self.HOSTS["app1"]["app"]["services"]
+        assert chosen(self.HOSTS, "db1", "git", versions={}) == []
+
+    def test_version(self) -> None:
+        git, path = self.chosen("git, path", "v2")
+        assert (git["version"], git["artifact"]["version"]) == ("v2", "v2")
+        assert (path["version"], path["artifact"]) == ("v2", {"path": "build"})
+        assert self.HOSTS["app1"]["app"]["services"][0]["artifact"]["version"] == "v1"
+
+    def test_url(self) -> None:
+        with pytest.raises(ValueError, match="give url and checksum of v2"):
+            self.chosen("url", "v2")
+        (found,) = self.chosen("url", "v2", url="https://example.com/x-2.tar", checksum="d")
+        assert found["artifact"] == {"url": "https://example.com/x-2.tar", "checksum": "d"}
+
+    def test_back_to_one_that_is_there(self) -> None:
+        (found,) = self.chosen("url", versions={"url": "v0"})
+        assert found["version"] == "v0"
+        assert found["artifact"]["checksum"] == "c"
+
+    @pytest.mark.parametrize(
+        ("services", "words"),
+        [("gitt", "gitt: there is no such service; there are git, path, url"), (" ,", "name the")],
+    )
+    def test_faults(self, services: str, words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            self.chosen(services)
+
+
+class TestRollback:
+    KNOWN: dict[str, Any] = {
+        "shop": {"current": "v2", "previous": "v1", "releases": ["v0", "v1", "v2"]}
+    }
+
+    def test_versions(self) -> None:
+        assert rollback_versions(self.KNOWN) == {"shop": "v1"}
+        assert rollback_versions(self.KNOWN, "v0") == {"shop": "v0"}
+
+    def test_faults(self) -> None:
+        with pytest.raises(ValueError, match="v9 is not there; there are: v0, v1, v2"):
+            rollback_versions(self.KNOWN, "v9")
+        first = {"shop": {"current": "v1", "previous": "", "releases": ["v1"]}}
+        with pytest.raises(ValueError, match="no release from before v1"):
+            rollback_versions(first)
+
+    def test_known(self) -> None:
+        assert known_by([service()]) == [
+            {
+                "name": "sales",
+                "unit": "dhanman-sales-prod",
+                "home": "/var/www/prod/dhanman-sales",
+                "instances": ["dhanman-sales-prod"],
+            }
+        ]
