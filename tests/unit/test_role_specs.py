@@ -70,8 +70,9 @@ class TestRole:
 
 
 def test_the_plan_names_the_packages_that_the_roles_install() -> None:
+    roles = {"edge": "nginx", "rabbitmq": "rabbitmq", "redis": "redis"}
     lists = {
-        "edge": load(ROLES[0].parent / "nginx/vars/main.yml")["__nginx_packages"],
-        "rabbitmq": load(ROLES[0].parent / "rabbitmq/vars/main.yml")["__rabbitmq_packages"],
+        component: load(ROLES[0].parent / role / "vars/main.yml")[f"__{role}_packages"]
+        for component, role in roles.items()
     }
     assert {name: sorted(names) for name, names in lists.items()} == wiring.COMPONENT_PACKAGES
