@@ -54,8 +54,6 @@ _value:
     - C(files) for M(berth.platform.files) and C(releases) for M(berth.platform.release).
     - C(placeable) are those of the releases that can be in place before any package is, without
       being switched to.
-    - C(deploys) for M(berth.platform.deploy), and what M(berth.platform.release) needs to tell
-      which of them are due, C(slots) and C(slot_digests).
   type: dict
 """
 
@@ -78,14 +76,7 @@ def app_contents(
     except UnitError as error:
         raise AnsibleFilterError("app_services is faulty:\n" + "\n".join(error.faults)) from error
     releases = found["releases"]
-    return {
-        "files": found["files"],
-        "releases": releases,
-        "placeable": placeable(releases),
-        "deploys": found["deploys"],
-        "slots": found["slots"],
-        "slot_digests": found["slot_digests"],
-    }
+    return {"files": found["files"], "releases": releases, "placeable": placeable(releases)}
 
 
 class FilterModule:

@@ -40,7 +40,6 @@ _value:
     - C(packages), C(groups) and C(users) that they need, C(exclusive) for M(berth.platform.files),
       C(watched) for M(berth.platform.release), C(units) for
       P(berth.platform.app_unit_orders#filter).
-    - The names of the services that are replaced without a restart, C(switched).
     - By the name of the unit without C(.service), C(probes) for M(berth.platform.health_probe)
       and C(logs) for M(berth.platform.service_logs).
   type: dict
@@ -53,9 +52,6 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.berth.platform.plugins.module_utils.app_services import resources
 from ansible_collections.berth.platform.plugins.module_utils.systemd_unit import UnitError
 
-# They hold secrets, and are worked out by app_contents where they are used.
-_SECRET = ("files", "releases", "deploys", "slots", "slot_digests")
-
 
 def app_resources(services: Any) -> dict[str, Any]:
     if not isinstance(services, Sequence) or not all(isinstance(s, Mapping) for s in services):
@@ -64,7 +60,7 @@ def app_resources(services: Any) -> dict[str, Any]:
         found = resources(services)
     except UnitError as error:
         raise AnsibleFilterError("app_services is faulty:\n" + "\n".join(error.faults)) from error
-    return {key: value for key, value in found.items() if key not in _SECRET}
+    return {key: value for key, value in found.items() if key not in ("files", "releases")}
 
 
 class FilterModule:

@@ -8,7 +8,7 @@ Pure: the role ``app`` hands every part of the answer to the module that carries
 Names: an instance is one process of a service, under a unit of its own with an environment file
 of its own. Everything that an instance has on the host is named by its unit, so that what
 belongs to a unit that is no longer wanted is known from its name alone, and a second process on
-an instance's standby port needs nothing but a unit name of its own: that with C(-b) at its end.
+an instance's standby port needs nothing but a unit name of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.berth.platform.plugins.module_utils.deploy import files_digest
 from ansible_collections.berth.platform.plugins.module_utils.systemd_unit import (
     ServiceUnit,
     UnitError,
@@ -35,7 +33,6 @@ CREDENTIALS_DIRECTORY = "/etc/berth/credentials"
 MIGRATIONS_DIRECTORY = "/var/lib/berth/migrations"
 UNITS_DIRECTORY = "/etc/systemd/system"
 LOGROTATE_DIRECTORY = "/etc/logrotate.d"
-DEPLOYS = ("restart", "switch")
 
 # Directories of the distribution: files may be put there, their owner and mode are not ours.
 _COMMON_DIRECTORIES = (
@@ -82,10 +79,6 @@ class Instance:
     environment: Mapping[str, Any]
     secret_environment: Mapping[str, Any]
     health: Mapping[str, Any]
-    # What both slots of an instance share, and the link to the release that this one runs.
-    family: str = ""
-    current: str = ""
-    service_port: int | None = None
 
 
 @dataclass
@@ -102,10 +95,6 @@ class Resources:
     watched: list[dict[str, Any]] = field(default_factory=list)
     probes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     logs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    deploys: list[dict[str, Any]] = field(default_factory=list)
-    slots: list[dict[str, Any]] = field(default_factory=list)
-    slot_digests: dict[str, str] = field(default_factory=dict)
-    switched: list[str] = field(default_factory=list)
 
 
 def resources(
@@ -132,10 +121,12 @@ def resources(
             able = [host for host in service.get("migrate_hosts") or [] if host in hosts]
             migrates = bool(service.get("migrate")) and able[:1] in ([], [this_host])
             builder = _Service(name, service, scope, migrates)
-            for unit in builder.units():
-                if unit in seen:
-                    faults.append(f"{name}: unit {unit} is already that of {seen[unit]}")
-                seen[unit] = name
+            for instance in builder.instances:
+                if instance.unit in seen:
+                    faults.append(
+                        f"{name}: unit {instance.unit} is already that of {seen[instance.unit]}"
+                    )
+                seen[instance.unit] = name
             builder.add_to(result, paths, rotated)
         except UnitError as error:
             faults.extend(f"{name}: {fault}" for fault in error.faults)
@@ -145,89 +136,6 @@ def resources(
     result.groups = sorted(set(result.groups))
     result.users = list({user["name"]: user for user in result.users}.values())
     return dict(vars(result))
-
-
-def chosen(
-    hosts: Mapping[str, Any],
-    host: str,
-    services: str,
-    version: str = "",
-    *,
-    versions: Mapping[str, str],
-    url: str = "",
-    checksum: str = "",
-) -> list[dict[str, Any]]:
-    """Those of the planned services of a host that a deploy is about, at its version.
-
-    Raises ValueError for what no host has, and for a version that could not be told from another.
-    """
-    planned = {
-        str(service["name"]) for each in hosts.values() for service in each["app"]["services"]
-    }
-    names = [name.strip() for name in services.split(",") if name.strip()]
-    if not names:
-        raise ValueError("service: name the services, separated by commas, or write all")
-    if names == ["all"]:
-        names = sorted(planned)
-    unknown = sorted(set(names) - planned)
-    if unknown:
-        raise ValueError(
-            f"service: {', '.join(unknown)}: there is no such service; there are "
-            f"{', '.join(sorted(planned)) or 'none'}"
-        )
-    found = []
-    for service in hosts[host]["app"]["services"]:
-        if service["name"] not in names:
-            continue
-        entry = dict(service)
-        artifact = dict(service.get("artifact") or {})
-        wanted = versions.get(service["name"]) or version
-        if wanted:
-            entry["version"] = wanted
-        if wanted and service["name"] not in versions:
-            if artifact.get("git"):
-                artifact["version"] = wanted
-            elif artifact.get("url") and not (url and checksum):
-                raise ValueError(
-                    f"service: {service['name']} comes from a URL, which is one version: give url "
-                    f"and checksum of {wanted}, too, or roll back to it if it was here"
-                )
-            elif artifact.get("url"):
-                artifact.update(url=url, checksum=checksum)
-        entry["artifact"] = artifact
-        found.append(entry)
-    return found
-
-
-def known_by(services: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the module C(deploy_info) is asked of these services."""
-    return [
-        {
-            "name": service["name"],
-            "unit": service.get("unit") or service["name"],
-            "home": service["home"],
-            "instances": [
-                str(each["unit"]) for each in service.get("instances") or [] if each.get("unit")
-            ],
-        }
-        for service in services
-    ]
-
-
-def rollback_versions(known: Mapping[str, Mapping[str, Any]], version: str = "") -> dict[str, str]:
-    """What each service goes back to. Raises ValueError for one that cannot."""
-    found = {}
-    for name, each in known.items():
-        there = ", ".join(each["releases"]) or "none"
-        if version and version not in each["releases"]:
-            raise ValueError(f"{name}: the release {version} is not there; there are: {there}")
-        if not version and not each["previous"]:
-            raise ValueError(
-                f"{name}: there is no release from before {each['current'] or 'the first'}; "
-                f"there are: {there}"
-            )
-        found[name] = version or str(each["previous"])
-    return found
 
 
 def retired_files(units: Iterable[str]) -> list[dict[str, Any]]:
@@ -311,15 +219,6 @@ class _Service:
         self.group = str(given.get("group") or self.user)
         self.current = posixpath.join(self.home, "current")
         self.instances = self._instances()
-        deploy = given.get("deploy") or "restart"
-        # A pair of processes takes turns behind each port.
-        self.switches = deploy == "switch"
-        if deploy not in DEPLOYS:
-            faults.append(f"deploy: {deploy!r}: one of {', '.join(DEPLOYS)} is expected")
-        if self.switches and given.get("runtime") == "pm2":
-            faults.append("deploy: switch: what runs under PM2 cannot, leave it out")
-        for instance in self.instances if self.switches else ():
-            faults += self._switch_faults(instance)
         for instance in self.instances:
             if not _UNIT.fullmatch(instance.unit) or instance.unit.endswith(".service"):
                 faults.append(
@@ -357,70 +256,17 @@ class _Service:
             for each in given
         ]
 
-    def _switch_faults(self, instance: Instance) -> list[str]:
-        faults = []
-        if not (instance.port and instance.standby_port):
-            faults.append(
-                f"deploy: switch: instance {instance.name} has no port and standby_port; "
-                "without both it can only be restarted"
-            )
-        elif instance.port == instance.standby_port:
-            faults.append(f"standby_port: {instance.port} is also the port")
-        elif not self._is_told_its_port(instance):
-            faults.append(
-                f"deploy: switch: the second process of {instance.name} is not told to listen on "
-                f"{instance.standby_port}: write {{port}} in its command or environment"
-            )
-        try:
-            IPv4Address(instance.bind)
-        except ValueError:
-            faults.append(
-                f"deploy: switch: bind: {instance.bind!r}: an IPv4 address is expected, since the "
-                "kernel switches its port"
-            )
-        return faults
-
-    def _is_told_its_port(self, instance: Instance) -> bool:
-        second = self._slots(instance)[1]
-        texts = [second.command, *second.environment.values()]
-        told = [self.expand(text, second) for text in texts if isinstance(text, str)]
-        return any(str(second.port) in text for text in told)
-
-    def units(self) -> list[str]:
-        """The names of all its units, without C(.service)."""
-        if not self.switches:
-            return [instance.unit for instance in self.instances]
-        return [slot.unit for instance in self.instances for slot in self._slots(instance)]
-
-    def _slots(self, instance: Instance) -> tuple[Instance, Instance]:
-        """The two places in which an instance can run, of which one serves."""
-        family = replace(instance, family=instance.unit, service_port=instance.port)
-        return (
-            replace(family, current=self._slot_link(instance.unit)),
-            replace(
-                family,
-                unit=f"{instance.unit}-b",
-                port=instance.standby_port,
-                current=self._slot_link(f"{instance.unit}-b"),
-            ),
-        )
-
-    def _slot_link(self, unit: str) -> str:
-        return posixpath.join(self.home, "slots", unit)
-
     def expand(self, text: str, instance: Instance, release: str = "") -> str:
         """Fills in C({port}) and its like; other braces are left alone."""
         values = {
             "bind": instance.bind,
             "port": "" if instance.port is None else str(instance.port),
-            # Where clients reach it, whichever slot it is.
-            "service_port": str(instance.service_port or instance.port or ""),
             "standby_port": "" if instance.standby_port is None else str(instance.standby_port),
             "name": self.name,
             "instance": instance.name,
-            "unit": instance.family or instance.unit,
+            "unit": instance.unit,
             "home": self.home,
-            "current": release or instance.current or self.current,
+            "current": release or self.current,
         }
         return re.sub(
             r"(?<![$%{])\{(" + "|".join(values) + r")\}", lambda match: values[match[1]], text
@@ -442,9 +288,7 @@ class _Service:
             # Its environment is for migrations, and says whose it is when it is gone.
             result.files.append(self._environment_file(instance))
             result.watched.append({"name": f"{instance.unit}.service", "paths": []})
-        if self.switches:
-            self._add_slots(result)
-        for instance in self.instances if self.own_units and not self.switches else ():
+        for instance in self.instances if self.own_units else ():
             result.files += self._instance_files(instance)
             result.exclusive.append(
                 {"path": f"{CREDENTIALS_DIRECTORY}/{instance.unit}", "pattern": "*"}
@@ -464,81 +308,6 @@ class _Service:
             result.packages.append("logrotate")
             result.files.append(rotation)
         result.releases.append(self._release())
-
-    def _add_slots(self, result: Resources) -> None:
-        """What is handed to the deploy, which alone knows the slot that may be changed."""
-        given = self.given
-        result.packages.append("nftables")
-        result.switched.append(self.name)
-        instances = []
-        for instance in self.instances:
-            slots = self._slots(instance)
-            pair = {"a": self._slot(slots[0]), "b": self._slot(slots[1])}
-            shared = {
-                "unit": instance.unit,
-                "address": instance.bind,
-                "port": instance.port,
-            }
-            through = [_once(probe) for probe in self._probes(slots[0], every=True)]
-            logs = list(self.log_paths[instance.unit])
-            instances.append({**shared, "slots": pair, "log_files": logs, "probes": through})
-            known = {
-                name: {
-                    "unit": slot["unit"],
-                    "port": slot["port"],
-                    "link": slot["link"],
-                    "paths": [file["path"] for file in slot["files"]],
-                }
-                for name, slot in pair.items()
-            }
-            for slot in pair.values():
-                result.slot_digests[slot["unit"]] = files_digest(slot["files"])
-            result.slots.append({**shared, "service": self.name, "slots": known})
-            result.watched += [{"name": f"{slot.unit}.service", "paths": []} for slot in slots]
-        deploy = {
-            "name": self.name,
-            "unit": self.unit,
-            "home": self.home,
-            "group": self.group,
-            "keep": given.get("keep"),
-            "patience": given.get("start_timeout"),
-            "stable": given.get("stable_seconds"),
-            "drain": given.get("drain_seconds"),
-            "instances": instances,
-        }
-        if given.get("migrate"):
-            deploy["marker"] = f"{MIGRATIONS_DIRECTORY}/{self.unit}/{{version}}"
-            # The slots' own environment is that of what runs, this one that of what is to run.
-            lead = self._migration_instance()
-            own = unit_path(lead.unit)
-            result.files += [each for each in self._instance_files(lead) if each["path"] != own]
-            result.exclusive.append(
-                {"path": f"{CREDENTIALS_DIRECTORY}/{lead.unit}", "pattern": "*"}
-            )
-            result.watched.append({"name": f"{lead.unit}.service", "paths": []})
-        result.deploys.append({key: value for key, value in deploy.items() if value is not None})
-
-    def _migration_instance(self) -> Instance:
-        if not self.switches:
-            return self.lead
-        return replace(self.lead, unit=f"{self.lead.unit}-migrate", family=self.lead.unit)
-
-    def _slot(self, slot: Instance) -> dict[str, Any]:
-        return {
-            "unit": slot.unit,
-            "port": slot.port,
-            "link": slot.current,
-            "credentials": f"{CREDENTIALS_DIRECTORY}/{slot.unit}",
-            "files": [
-                {
-                    "path": entry["path"],
-                    "content": entry["content"],
-                    "mode": entry.get("mode", "0644"),
-                }
-                for entry in self._instance_files(slot)
-            ],
-            "probes": [_once(probe) for probe in self._probes(slot, every=True)],
-        }
 
     def _directories(self, paths: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Directories that do not exist yet; one that exists belongs to whoever made it."""
@@ -633,9 +402,7 @@ class _Service:
             | {
                 "description": given.get("description") or self.name,
                 "command": self.expand(instance.command, instance),
-                "working_directory": instance.current or self.current,
-                # A slot without a release is not started, whoever asks.
-                "conditions": {"ConditionPathExists": instance.current} if instance.current else {},
+                "working_directory": self.current,
                 "type": given.get("type") or "exec",
                 "after": ["network.target", *(given.get("after") or [])],
                 "requires": given.get("requires") or [],
@@ -646,7 +413,7 @@ class _Service:
                 "kill_mode": given.get("kill_mode"),
                 "start_seconds": given.get("start_seconds"),
                 "stop_seconds": given.get("stop_seconds"),
-                "syslog_identifier": instance.family or instance.unit,
+                "syslog_identifier": instance.unit,
                 "stdout": log.get("stdout", ""),
                 "stderr": log.get("stderr", ""),
             }
@@ -660,10 +427,9 @@ class _Service:
         """
         release = f"{self.home}/releases/%i"
         marker = f"{MIGRATIONS_DIRECTORY}/{self.unit}/%i"
-        lead = self._migration_instance()
-        command = self.expand(str(self.given["migrate"]), lead, release=_RELEASE)
+        command = self.expand(str(self.given["migrate"]), self.lead, release=_RELEASE)
         unit = from_mapping(
-            self._shared_options(lead)
+            self._shared_options(self.lead)
             | {
                 "description": f"Migration of {self.given.get('description') or self.name}",
                 "type": "oneshot",
@@ -695,8 +461,7 @@ class _Service:
             "build_user": self.user,
             "build_timeout": given.get("build_seconds"),
             "build_environment": given.get("build_environment"),
-            # With slots it is the deploy that makes it the active one, at its end.
-            "activate": (self.migrates or not given.get("migrate")) and not self.switches,
+            "activate": self.migrates or not given.get("migrate"),
         }
         if given.get("migrate"):
             release["migrate"] = {
@@ -774,11 +539,8 @@ class _Service:
 
     # ------------------------------------------------------------ probes
 
-    def _probes(self, instance: Instance, *, every: bool = False) -> list[dict[str, Any]]:
-        """How to know that an instance is ready: what it says, else its port, else its process.
-
-        With O(every) it has to have started, too, where it says that in a place of its own.
-        """
+    def _probes(self, instance: Instance) -> list[dict[str, Any]]:
+        """How to know that an instance is ready: what it says, else its port, else its process."""
         patience = int(self.given.get("start_timeout") or 60)
         common = {
             "name": instance.unit,
@@ -789,13 +551,6 @@ class _Service:
         }
         health = instance.health
         target = health.get("ready") or health.get("startup") or health.get("live")
-        if every and health.get("ready") and health.get("startup"):
-            return [
-                common
-                | {"name": f"{instance.unit} {kind}"}
-                | self._http(str(health[kind]), instance)
-                for kind in ("startup", "ready")
-            ]
         if target:
             return [common | self._http(str(target), instance)]
         if instance.port:
@@ -820,11 +575,6 @@ class _Service:
 
 # Stands for the release's directory until the specifier %i, which must not be escaped, is put in.
 _RELEASE = "/berth-release-of-this-instance"
-
-
-def _once(probe: Mapping[str, Any]) -> dict[str, Any]:
-    """A probe that tells how it is now; the deploy itself asks again."""
-    return {key: value for key, value in probe.items() if key not in ("retries", "interval")}
 
 
 def _merged(own: Mapping[str, Any], each: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -20,14 +20,8 @@ from typing import Any
 
 TABLE = "inet berth_switch"
 EVERYWHERE = "0.0.0.0"
-# Of a packet that goes to the port it names, whatever the maps say: so a process is asked behind a
-# port that is switched away from it.
-MARK = 0x62657274
 
 _RULES = (
-    f"meta mark {MARK:#x} accept",
-    # Connections from before there was a rule are seen for the first time now, in their middle.
-    "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn accept",
     "dnat ip to ip daddr . tcp dport map @addressed",
     # Only what is meant for this host: a router's or a container's connections pass.
     "meta l4proto tcp fib daddr type local redirect to :tcp dport map @everywhere",

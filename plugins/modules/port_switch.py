@@ -74,16 +74,94 @@ switches:
   sample: [{address: 127.0.0.1, port: 3000, to: 3001}]
 """
 
+import os
+import subprocess
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.berth.platform.plugins.module_utils import port_switch as core
-from ansible_collections.berth.platform.plugins.module_utils.host_files import read
-from ansible_collections.berth.platform.plugins.module_utils.port_switch_host import (
-    RULESET,
-    Host,
-    SwitchFailed,
-)
+from ansible_collections.berth.platform.plugins.module_utils.host_files import read, write
+
+RECORD = "/var/lib/berth/port-switch.json"
+RULESET = "/etc/berth/port-switch.nft"
+SERVICE = "berth-port-switch.service"
+UNIT = f"/etc/systemd/system/{SERVICE}"
+WANTED = f"/etc/systemd/system/sysinit.target.wants/{SERVICE}"
+DROP_IN = "/etc/systemd/system/nftables.service.d/berth-port-switch.conf"
+
+UNIT_TEXT = f"""\
+# Managed by Berth: changes here are lost.
+[Unit]
+Description=Ports that another process serves (nftables table {core.TABLE})
+Wants=network-pre.target
+Before=network-pre.target
+# Its file usually begins with "flush ruleset".
+After=nftables.service
+DefaultDependencies=no
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+StandardInput=null
+ProtectSystem=full
+ProtectHome=true
+ExecStart=/usr/sbin/nft -f {RULESET}
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+DROP_IN_TEXT = f"""\
+# Managed by Berth: changes here are lost.
+# Starting, reloading and stopping nftables.service flushes all tables, so ours is loaded again.
+[Service]
+ExecStartPost=-/usr/sbin/nft -f {RULESET}
+ExecReload=-/usr/sbin/nft -f {RULESET}
+ExecStopPost=-/usr/sbin/nft -f {RULESET}
+"""
+
+
+class Host:
+    """The table on this host, and what brings it back."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.nft = module.get_bin_path("nft") or "/usr/sbin/nft"
+
+    def must(self, what: str, *argv: str) -> None:
+        """Run a command that has to succeed."""
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = (done.stderr or done.stdout).strip()
+            self.module.fail_json(msg=f"{what}: {words}", cmd=list(argv), rc=done.returncode)
+
+    def loaded(self) -> list[core.Switch]:
+        """What the kernel does now."""
+        argv = [self.nft, "--json", "list", "table", *core.TABLE.split()]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return []
+        return core.loaded(done.stdout) if done.returncode == 0 else []
+
+    def boots(self) -> bool:
+        """Whether the table is there after a reboot."""
+        return read(UNIT) == UNIT_TEXT and read(DROP_IN) == DROP_IN_TEXT and os.path.lexists(WANTED)
+
+    def apply(self, switches: list[core.Switch]) -> None:
+        """Load them, and have them loaded at boot."""
+        staged = f"{RULESET}.new"
+        write(staged, core.render(switches))
+        self.must("nft refuses the switches; nothing was changed", self.nft, "-c", "-f", staged)
+        # The record first: it is what a run that comes after a crash compares with.
+        write(RECORD, core.dump(switches))
+        os.replace(staged, RULESET)
+        if not self.boots():
+            write(UNIT, UNIT_TEXT)
+            write(DROP_IN, DROP_IN_TEXT)
+            self.must("systemd does not read its units", "systemctl", "daemon-reload")
+            self.must("the unit cannot be enabled", "systemctl", "enable", "--quiet", SERVICE)
+        self.must("nft cannot load the switches", self.nft, "-f", RULESET)
 
 
 def main() -> None:
@@ -102,25 +180,23 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    host = Host()
+    host = Host(module)
     try:
-        switches = core.parse(module.params["switches"])
-        change = host.look(switches)
-        before = read(RULESET)
-        if change.due and not module.check_mode:
-            change = host.make(switches)
+        there = core.load(read(RECORD))
+        wanted = core.merge(there, core.parse(module.params["switches"]))
     except core.SwitchError as error:
         module.fail_json(msg="The switches are faulty", faults=error.faults)
-    except SwitchFailed as error:
-        module.fail_json(msg=str(error), cmd=error.argv, rc=error.code)
+    changed = wanted != host.loaded() or wanted != there or bool(wanted and not host.boots())
+    if changed and not module.check_mode:
+        host.apply(wanted)
     module.exit_json(
-        changed=change.due,
-        switches=[asdict(each) for each in change.after],
+        changed=changed,
+        switches=[asdict(each) for each in wanted],
         diff={
             "before_header": RULESET,
             "after_header": RULESET,
-            "before": before,
-            "after": core.render(change.after) if change.due else before,
+            "before": read(RULESET) if not changed or module.check_mode else core.render(there),
+            "after": core.render(wanted),
         },
     )
 

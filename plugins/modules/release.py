@@ -201,17 +201,6 @@ options:
   registry:
     description: Directory that holds an environment file C(UNIT.env) for each unit.
     type: path
-  slots:
-    description:
-      - Instances that M(berth.platform.deploy) brings to these releases, to learn which are not as
-        they should be, RV(due).
-    type: list
-    elements: dict
-    default: []
-  slot_digests:
-    description: Digests of what the units of O(slots) are to be started with.
-    type: dict
-    default: {}
   scope:
     description:
       - Environment files whose head has a line C(# scope:) with another text are not looked at.
@@ -347,12 +336,6 @@ retired_units:
   type: list
   elements: str
   sample: []
-due:
-  description: Names of the applications of O(slots) that need a deploy.
-  returned: always
-  type: list
-  elements: str
-  sample: [shop]
 needs:
   description: Digests of the artifacts that have to be sent.
   returned: always
@@ -363,7 +346,6 @@ needs:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.berth.platform.plugins.module_utils.deploy_look import due_services
 from ansible_collections.berth.platform.plugins.module_utils.release import (
     Host,
     ReleaseError,
@@ -433,9 +415,6 @@ ARGUMENTS = {
             "paths": {"type": "list", "elements": "path", "default": []},
         },
     },
-    "slots": {"type": "list", "elements": "dict", "default": []},
-    # Of files that hold secrets: no matter for the journal.
-    "slot_digests": {"type": "dict", "default": {}, "no_log": True},
     "registry": {"type": "path"},
     "scope": {"type": "str", "default": ""},
     "lock_timeout": {"type": "int", "default": 300},
@@ -459,12 +438,6 @@ def main() -> None:
         for warning in result.pop("warnings"):
             module.warn(warning)
         result.update(look_at_units(params["units"], params["registry"] or "", params["scope"]))
-        found = {each["name"]: each for each in result["releases"]}
-        result["due"] = (
-            []
-            if result["needs"] and not found
-            else due_services(params["slots"], params["slot_digests"], found)
-        )
     except ReleaseError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

@@ -144,55 +144,6 @@ def test_fresh_host() -> None:
     assert names(after() | {"ansible_facts": host()}) == [("dhanman-sales-prod.service", "started")]
 
 
-SWITCHED = DHANMAN | {
-    "deploy": "switch",
-    "instances": [
-        DHANMAN["instances"][0]
-        | {"command": "/usr/bin/dotnet Dhanman.Sales.dll --urls http://127.0.0.1:{port}"}
-    ],
-}
-
-
-class TestSwitched:
-    """A service whose processes take turns is none that systemd is told about here."""
-
-    VARIABLES = VARIABLES | {"app_services": [SWITCHED]}
-
-    def test_specification(self) -> None:
-        assert spec_errors("app", {"app_services": [SWITCHED]}) == []
-        assert spec_errors("app", {"app_services": [SWITCHED | {"deploy": "swap"}]})
-
-    def test_facts_hold_no_secret(self) -> None:
-        found = evaluate("app", "app_services | berth.platform.app_resources", self.VARIABLES)
-        assert "canary" not in str(found)
-        assert found["switched"] == ["sales"]
-
-    def test_nobody_is_restarted_and_nothing_waits(self) -> None:
-        resources = evaluate("app", "app_services | berth.platform.app_resources", self.VARIABLES)
-        release = RELEASE | {"waiting": ["sales"], "due": ["sales"]}
-        variables = self.VARIABLES | {
-            "ansible_facts": host(),
-            "__app_resources": resources,
-            "__app_files": {"changed_labels": []},
-            "__app_release": release,
-        }
-        assert evaluate("app", "__app_orders", variables) == []
-        assert evaluate("app", "__app_waiting", variables) == []
-        assert evaluate("app", "__app_due", variables) == ["sales"]
-
-    def test_the_deploy_is_given_both_slots(self) -> None:
-        (found,) = evaluate("app", "__app_contents", self.VARIABLES)["deploys"]
-        (instance,) = found["instances"]
-        units = [slot["unit"] for slot in instance["slots"].values()]
-        assert units == ["dhanman-sales-prod", "dhanman-sales-prod-b"]
-        assert ":5056" in instance["slots"]["b"]["files"][-1]["content"]
-
-
-def test_only_what_is_listed_is_known_where_the_rest_is_left_alone() -> None:
-    assert evaluate("app", "__app_registry", VARIABLES) == "/etc/berth/services"
-    assert evaluate("app", "__app_registry", VARIABLES | {"app_remove_unlisted": False}) == ""
-
-
 def test_marker_is_of_the_scope() -> None:
     assert evaluate("app", "__app_pending", VARIABLES) == "app-dhanman-prod"
     assert evaluate("app", "__app_pending", VARIABLES | {"app_scope": ""}) == "app"

@@ -112,11 +112,3 @@ def test_what_the_kernel_lists_is_read() -> None:
         [{"port": 3, "to": 4}, {"address": "10.0.0.5", "port": 1, "to": 2}]
     )
     assert core.loaded("") == []
-
-
-def test_only_what_begins_is_sent_elsewhere() -> None:
-    """A connection that the kernel never tracked before is not cut in its middle."""
-    lines = core.render(core.parse([{"port": 1, "to": 2}])).splitlines()
-    rules = [line for line in lines if line.startswith("add rule inet berth_switch prerouting")]
-    assert "!= syn accept" in rules[1]
-    assert "@addressed" in rules[2]
